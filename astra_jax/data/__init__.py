@@ -1,0 +1,1 @@
+"""Rooms for what lies on disk and what the training step receives."""

@@ -1,0 +1,1 @@
+"""From a half to dense scores, to spots, to files."""
