@@ -1,4 +1,43 @@
-"""The SoccerNet layout: class list, splits, matches, halves, feature sources, annotations."""
+"""The SoccerNet layout: class list, splits, matches, halves, feature sources, annotations.
+
+The only place that knows where a file lies. `ROOT/league/season/match/` holds a label file and,
+for each half, one file a source and one of mel power; the three kinds may have a root each.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from astra_jax.data.annotations import (
+    HALVES,
+    Events,
+    UnknownLabels,
+    read_annotations,
+    read_raw_annotations,
+)
+from astra_jax.data.arrays import ArrayFile, open_array
+from astra_jax.data.halves import TAIL_SECONDS, Half
+from astra_jax.data.specs import AudioSpec, DataSpec, SourceSpec
+from astra_jax.errors import UserError
+
+__all__ = [
+    "CLASSES",
+    "HALVES",
+    "SPLITS",
+    "ArrayFile",
+    "AudioSpec",
+    "DataSpec",
+    "Events",
+    "Half",
+    "SourceSpec",
+    "UnknownLabels",
+    "index_halves",
+    "load_split",
+    "read_annotations",
+    "read_raw_annotations",
+]
 
 CLASSES: tuple[str, ...] = (
     "Penalty",
@@ -20,3 +59,199 @@ CLASSES: tuple[str, ...] = (
     "Yellow->red card",
 )
 """The 17 classes in the official order; the model's class 0 is background, action c is c + 1."""
+
+SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
+"""SoccerNet-v2's official lists of matches, shipped with the package."""
+
+_log = logging.getLogger(__name__)
+
+
+def load_split(name_or_path: str) -> tuple[str, ...]:
+    """The matches of a shipped list (a name of SPLITS) or of a text file, in the file's order.
+
+    One `league/season/match` a line; blank lines and lines that begin with # are skipped.
+    Errors: UserError for a missing, unreadable or empty list, a match listed twice, a path that is
+    absolute, holds a backslash or climbs with "..".
+    """
+    if name_or_path in SPLITS:
+        text = (resources.files("astra_jax.data") / "splits" / f"{name_or_path}.txt").read_text(
+            encoding="utf-8"
+        )
+    else:
+        try:
+            text = Path(name_or_path).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{name_or_path}: neither a shipped split ({', '.join(SPLITS)}) nor a readable "
+                "text file with one league/season/match a line; mend data.splits or the path"
+            ) from error
+    matches = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = line.strip().rstrip("/")
+        if not match or match.startswith("#"):
+            continue
+        path = PurePosixPath(match)
+        if "\\" in match or path.is_absolute() or ".." in path.parts:
+            raise UserError(
+                f"{name_or_path}: line {number}, {match!r}, must be league/season/match below the "
+                "data root, with forward slashes"
+            )
+        if match in matches:
+            raise UserError(f"{name_or_path}: line {number} lists {match!r} again; remove it")
+        matches.append(match)
+    if not matches:
+        raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
+    return tuple(matches)
+
+
+def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) -> list[Half]:
+    """Every half of the matches, in order, from headers and label files alone (no data is read).
+
+    A half is as long as its longest source (its audio, where it has no source). A source or audio
+    that is absent or short is logged once and masked when read; one absent in every half is an
+    error. So is a file more than 5 s longer than the rest: audio beside the sources, or a source
+    where two or more other files of the half agree on a shorter length (of two sources alone,
+    nothing tells whether one is long or the other one short: it counts as short).
+    Events past the end of their half are left out, with a line in the log.
+    With labelled=False no label file is opened and halves have no events.
+    Errors: UserError naming the root, match, file or config key and the mend.
+    """
+    _check_roots(spec, labelled)
+    halves = []
+    for match in matches:
+        _check_folders(spec, match, labelled)
+        events = {half: Events.none() for half in HALVES}
+        if labelled:
+            labels = spec.labels_root / match / spec.labels_file
+            events = read_annotations(labels, spec.classes, spec.unknown_labels)
+        found = [_index_half(spec, match, half) for half in HALVES]
+        halves += [replace(half, events=_inside(events[half.half], half.seconds)) for half in found]
+        if late := sum(len(events[half.half]) - len(half.events) for half in halves[-2:]):
+            _log.warning("%s: %d event(s) past the end of their half left out", match, late)
+    _check_presence(spec, halves)
+    return halves
+
+
+def _inside(events: Events, seconds: float) -> Events:
+    return events.select(events.milliseconds < seconds * 1000)
+
+
+def _check_roots(spec: DataSpec, labelled: bool) -> None:
+    roots = {"features_root": spec.features_root} if spec.sources else {}
+    if labelled:
+        roots["labels_root"] = spec.labels_root
+    if spec.audio is not None:
+        roots["audio_root"] = spec.audio_root
+    for key, root in roots.items():
+        if not root.is_dir():
+            raise UserError(
+                f"{root}: no such folder (data.root or data.{key}); SoccerNet's labels and "
+                "features: https://www.soccer-net.org/data with its SoccerNet package's downloader "
+                "(the Baidu embeddings are those of github.com/baidu-research/vidpress-sports); "
+                "without any files, `python train.py --config configs/demo.py` runs the demo"
+            )
+
+
+def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
+    roots = [("features_root", spec.features_root if spec.sources else spec.audio_root)]
+    if labelled:
+        roots.append(("labels_root", spec.labels_root))
+    for key, root in roots:
+        if not (root / match).is_dir():
+            raise UserError(
+                f"{match}: no such match folder in {root} (data.root or data.{key}); download it "
+                "or take it off the split's list"
+            )
+
+
+def _index_half(spec: DataSpec, match: str, half: int) -> Half:
+    folder = spec.features_root / match
+    sources = tuple(_open_source(folder, half, source) for source in spec.sources)
+    lengths = _lengths(sources, [source.rows_per_second for source in spec.sources])
+    audio, audio_lengths = None, {}
+    if spec.audio is not None:
+        audio = _open_audio(spec.audio_root / match, half, spec.audio)
+        audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
+    seconds = max((lengths or audio_lengths).values(), default=0.0)
+    if seconds == 0:
+        raise UserError(
+            f"{match}: half {half} has neither features nor audio in {folder}; download them or "
+            "take the match off the split's list"
+        )
+    _check_longest(lengths, audio_lengths)
+    for path, length in (lengths | audio_lengths).items():
+        if length < seconds - TAIL_SECONDS:
+            _log.warning(
+                "%s: lasts %.1f s, its half %.1f s; masked past its end", path, length, seconds
+            )
+    return Half(match, half, seconds, sources, audio, Events.none(), spec)
+
+
+def _open_source(folder: Path, half: int, source: SourceSpec) -> ArrayFile | None:
+    path = folder / source.pattern.format(half=half)
+    if not path.exists():
+        _log.warning("%s: absent, masked", path)
+        return None
+    file = open_array(path)
+    if file.columns != source.width:
+        raise UserError(
+            f"{path}: has {file.columns} columns, the config announces {source.width}; mend "
+            f"data.sources (pattern {source.pattern!r}, widths {source.widths}) or the file"
+        )
+    return file
+
+
+def _open_audio(folder: Path, half: int, audio: AudioSpec) -> ArrayFile | None:
+    """Mel power as (mel, frame), the published way and the reading where both fit, or turned."""
+    path = folder / audio.pattern.format(half=half)
+    if not path.exists():
+        _log.warning("%s: absent, masked", path)
+        return None
+    file = open_array(path)
+    if audio.mels not in file.shape:
+        raise UserError(
+            f"{path}: has the shape {file.shape}, none of its axes has {audio.mels} mel bands; "
+            "mend data.audio.mels or the file"
+        )
+    return replace(file, time_axis=1 if file.shape[0] == audio.mels else 0)
+
+
+def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[float]) -> dict[Path, float]:
+    """Seconds of every file that holds at least one row."""
+    return {
+        file.path: file.rows / rate
+        for file, rate in zip(files, rates, strict=True)
+        if file is not None and file.rows
+    }
+
+
+def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None:
+    """Refuses what lasts more than 5 s longer than the rest; see `index_halves`."""
+    for path, seconds in (sources | audio).items():
+        others = {other: s for other, s in (sources | audio).items() if other != path}
+        rest = list(sources.values()) if path in audio else list(others.values())
+        agree = path in audio or (len(rest) > 1 and max(rest) - min(rest) <= TAIL_SECONDS)
+        if rest and agree and seconds > max(rest) + TAIL_SECONDS:
+            longest = max(others, key=lambda other: others[other])
+            raise UserError(
+                f"{path}: lasts {seconds:.1f} s, more than {TAIL_SECONDS:g} s longer than the "
+                f"rest of its half ({longest.name}: {others[longest]:.1f} s); check its rate in "
+                "data.sources or data.audio, cut it, or take the match off the split's list"
+            )
+
+
+def _check_presence(spec: DataSpec, halves: Sequence[Half]) -> None:
+    if not halves:
+        return
+    for index, source in enumerate(spec.sources):
+        if all(half.sources[index] is None for half in halves):
+            raise UserError(
+                f"data.sources[{index}].pattern: {source.pattern!r} is absent in every half of the "
+                f"{len(halves)} below {spec.features_root}; download it or mend the pattern"
+            )
+    if spec.audio is not None and all(half.audio is None for half in halves):
+        raise UserError(
+            f"data.audio.pattern: {spec.audio.pattern!r} is absent in every half of the "
+            f"{len(halves)} below {spec.audio_root}; download it, mend the pattern or train "
+            "without audio (data.audio = None)"
+        )

@@ -1,0 +1,74 @@
+"""One half of a match: its length, its files, its events, and ranges read out of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from astra_jax.data.annotations import Events
+from astra_jax.data.arrays import ArrayFile
+from astra_jax.data.specs import DataSpec
+
+TAIL_SECONDS = 5.0
+"""Lengths of files of one half may differ by this much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One half: `seconds` long, a file a source (None: absent), its audio file, its events.
+
+    `seconds` is the length of the longest source. Holds no data and no file handle.
+    """
+
+    match: str
+    half: int
+    seconds: float
+    sources: tuple[ArrayFile | None, ...]
+    audio: ArrayFile | None
+    events: Events
+    spec: DataSpec
+
+    def read_source(
+        self, index: int, start_row: int, rows: int
+    ) -> tuple[Float32[np.ndarray, "row column"], Bool[np.ndarray, "row"]]:
+        """Rows [start_row, start_row + rows) of source `index`, and which of them are present.
+
+        Past the end of a source that lasts as long as the half, up to 5 s less, its last row
+        repeats and is present. Past the end of a shorter one, and where the file is absent, rows
+        are zeros and not present. Errors: UserError as `ArrayFile.read`.
+        """
+        spec = self.spec.sources[index]
+        return self._read(self.sources[index], spec.rows_per_second, spec.width, start_row, rows)
+
+    def read_mel_power(
+        self, start_frame: int, frames: int
+    ) -> tuple[Float32[np.ndarray, "frame mel"], Bool[np.ndarray, "frame"]]:
+        """Frames [start_frame, start_frame + frames) of mel power, and which of them are present.
+
+        Ends are treated as in `read_source`; frames past the end of the half are cut.
+        Errors: UserError as `ArrayFile.read`, ValueError where the data set has no audio.
+        """
+        spec = self.spec.audio
+        if spec is None:
+            raise ValueError("this data set has no audio (data.audio is None)")
+        return self._read(self.audio, spec.frames_per_second, spec.mels, start_frame, frames)
+
+    def _read(
+        self, file: ArrayFile | None, rate: float, width: int, start: int, count: int
+    ) -> tuple[Float32[np.ndarray, "row column"], Bool[np.ndarray, "row"]]:
+        values = np.zeros((count, width), np.float32)
+        # Whole rows that fit in the half: 1e-6 takes up rounding of rates such as 1/3.
+        rows = 0 if file is None else min(file.rows, int(self.seconds * rate + 1e-6))
+        if file is None or rows == 0:
+            return values, np.zeros(count, bool)
+        inside = max(0, min(rows - start, count))
+        repeats = rows >= (self.seconds - TAIL_SECONDS) * rate
+        if inside < count and repeats:
+            first = min(start, rows - 1)
+            read = file.read(first, first + max(inside, 1))
+            values[:inside] = read[:inside]
+            values[inside:] = read[-1]
+            return values, np.ones(count, bool)
+        if inside:
+            values[:inside] = file.read(start, start + inside)
+        return values, np.arange(count) < inside

@@ -1,0 +1,137 @@
+"""What a data set consists of, read from the config: sources, audio, roots, classes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astra_jax.data.annotations import UnknownLabels
+from astra_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
+
+    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2.
+    """
+
+    pattern: str
+    rows_per_second: float
+    widths: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Columns of the file."""
+        return sum(self.widths)
+
+    def rows(self, seconds: float) -> int:
+        """The row at a time in the half, or the rows of a stretch of time: the nearest, half up."""
+        return math.floor(seconds * self.rows_per_second + 0.5)
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """A file of mel power a half, `mels` bands; `floor_db` is the quietest level in decibels."""
+
+    pattern: str
+    frames_per_second: int = 100
+    mels: int = 128
+    floor_db: float = -80.0
+
+    def frames(self, seconds: float) -> int:
+        """The frame at a time in the half, or the frames of a stretch of time (nearest)."""
+        return math.floor(seconds * self.frames_per_second + 0.5)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where the files of a data set lie and what they hold; see `from_config`."""
+
+    labels_root: Path
+    features_root: Path
+    audio_root: Path
+    classes: tuple[str, ...]
+    sources: tuple[SourceSpec, ...]
+    audio: AudioSpec | None
+    unknown_labels: UnknownLabels = "error"
+    labels_file: str = "Labels-v2.json"
+
+    @classmethod
+    def from_config(cls, data: Mapping[str, Any]) -> "DataSpec":
+        """The spec of `config.data`.
+
+        Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
+        unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths) and
+        audio (None, or a mapping with pattern, frames_per_second, mels, floor_db).
+        Errors: UserError naming the config key.
+        """
+        classes = tuple(data["classes"])
+        if not classes or len(set(classes)) != len(classes):
+            raise UserError("data.classes: must name at least one class, and each one once")
+        unknown = data["unknown_labels"]
+        if unknown not in ("error", "skip"):
+            raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
+        sources = tuple(
+            _source(item, f"data.sources[{i}]") for i, item in enumerate(data["sources"])
+        )
+        audio = None if data["audio"] is None else _audio(data["audio"])
+        if not sources and audio is None:
+            raise UserError("data.sources: no source and no audio; name at least one file pattern")
+        return cls(
+            labels_root=_root(data, "labels_root"),
+            features_root=_root(data, "features_root"),
+            audio_root=_root(data, "audio_root"),
+            classes=classes,
+            sources=sources,
+            audio=audio,
+            unknown_labels=unknown,
+            labels_file=data["labels_file"],
+        )
+
+
+def _root(data: Mapping[str, Any], key: str) -> Path:
+    value = data[key] if data[key] is not None else data["root"]
+    if not value:
+        raise UserError(
+            f"data.root: not set (nor data.{key}); pass --config.data.root=DIR, the folder that "
+            "holds league/season/match"
+        )
+    return Path(value).expanduser()
+
+
+def _fields(item: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    for key in item:
+        if key not in keys:
+            raise UserError(f"{where}.{key}: no such key; there are {', '.join(keys)}")
+    for key in keys:
+        if key not in item:
+            raise UserError(f"{where}.{key}: missing; add it")
+    if "{half}" not in item["pattern"]:
+        raise UserError(f"{where}.pattern: {item['pattern']!r} needs {{half}} where 1 or 2 goes")
+    return dict(item)
+
+
+def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
+    fields = _fields(item, where, ("pattern", "rows_per_second", "widths"))
+    widths = tuple(int(width) for width in fields["widths"])
+    if not widths or min(widths) < 1:
+        raise UserError(f"{where}.widths: {widths}, it must hold at least one positive width")
+    if not fields["rows_per_second"] > 0:
+        raise UserError(f"{where}.rows_per_second: must be positive")
+    return SourceSpec(fields["pattern"], float(fields["rows_per_second"]), widths)
+
+
+def _audio(item: Mapping[str, Any]) -> AudioSpec:
+    keys = ("pattern", "frames_per_second", "mels", "floor_db")
+    fields = _fields(item, "data.audio", keys)
+    for key in ("frames_per_second", "mels"):
+        if int(fields[key]) < 1:
+            raise UserError(f"data.audio.{key}: must be at least 1")
+    return AudioSpec(
+        fields["pattern"],
+        int(fields["frames_per_second"]),
+        int(fields["mels"]),
+        float(fields["floor_db"]),
+    )
