@@ -1,0 +1,106 @@
+"""ASTRA: embeddings, encoder, decoder and heads put together."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from astra_jax.model.config import ModelConfig
+from astra_jax.model.embeddings import SourceEmbedding
+from astra_jax.model.heads import PlainHead, UncertaintyHead
+from astra_jax.model.transformer import Decoder, Encoder
+from astra_jax.model.vggish import AudioEmbedding
+
+
+@flax.struct.dataclass
+class Predictions:
+    """What ASTRA says of clips, for each output position and class (class 0 is background).
+
+    Displacements are in output positions: an event lies at position - displacement. The log
+    variance is None for a model without uncertainty. All float32.
+    """
+
+    probabilities: Float[Array, "clip position class"]
+    displacement_mean: Float[Array, "clip position class"]
+    displacement_log_variance: Float[Array, "clip position class"] | None
+
+
+class ASTRA(nn.Module):
+    """The action-spotting transformer of Xarles et al. 2023 (figure 1).
+
+    `apply({"params": params}, inputs, train=False)` with inputs
+    `{"features": (array, ...), "log_mel": array or None}`: for each source an array
+    `(clip, row, column)`, and decibels `(clip, frame, mel)`. Optional
+    `"masks": {"features": (bool array (clip, row), ...), "log_mel": (clip, frame)}` say which
+    time steps are there; attention never sees the others. Training takes the rng streams
+    `dropout` and `augment`.
+    """
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.sources = [
+            SourceEmbedding(cfg, source, name=f"source_{i}") for i, source in enumerate(cfg.sources)
+        ]
+        if cfg.audio is not None:
+            self.audio = AudioEmbedding(cfg)
+        self.encoder = Encoder(cfg)
+        self.decoder = Decoder(cfg)
+        self.classification_head = PlainHead(cfg)
+        self.displacement_head = UncertaintyHead(cfg) if cfg.uncertainty else PlainHead(cfg)
+
+    def embed(
+        self, inputs: dict[str, Any], train: bool = False
+    ) -> tuple[tuple[Float[Array, "clip _ dim"], ...], Bool[Array, "clip token"] | None]:
+        """The token streams of clips, one a source and the audio's, and which tokens are there."""
+        masks = inputs.get("masks") or {}
+        row_masks = masks.get("features") or (None,) * len(self.sources)
+        streams, present = [], []
+        for embedding, rows, mask in zip(self.sources, inputs["features"], row_masks, strict=True):
+            tokens, there = embedding(rows, mask, train)
+            streams.append(tokens)
+            present.append(there)
+        if self.config.audio is not None:
+            tokens, there = self.audio(inputs["log_mel"], masks.get("log_mel"), train)
+            streams.append(tokens)
+            present.append(there)
+        return tuple(streams), _joined(streams, present)
+
+    def decode(
+        self,
+        streams: tuple[Float[Array, "clip _ dim"], ...],
+        present: Bool[Array, "clip token"] | None,
+        train: bool = False,
+    ) -> Predictions:
+        """Encodes the token streams and predicts each output position."""
+        memory = self.encoder(streams, present, train)
+        queries = self.decoder(memory, present, train)
+        logits = self.classification_head(queries, train).astype(jnp.float32)
+        log_variance = None
+        if self.config.uncertainty:
+            mean, log_variance = self.displacement_head(queries, train)
+            log_variance = log_variance.astype(jnp.float32)
+        else:
+            mean = self.displacement_head(queries, train)
+        return Predictions(jax.nn.sigmoid(logits), mean.astype(jnp.float32), log_variance)
+
+    def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
+        """Predicts clips; see the class."""
+        return self.decode(*self.embed(inputs, train), train)
+
+
+def _joined(streams: list[Array], present: list[Array | None]) -> Array | None:
+    """One mask over all tokens, None where no stream has one."""
+    if all(mask is None for mask in present):
+        return None
+    return jnp.concatenate(
+        [
+            jnp.ones(stream.shape[:2], bool) if mask is None else mask
+            for stream, mask in zip(streams, present, strict=True)
+        ],
+        axis=1,
+    )

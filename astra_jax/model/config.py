@@ -1,0 +1,133 @@
+"""The sizes and rates of a model: everything `ASTRA` needs to know."""
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from astra_jax.errors import UserError
+
+Codes = Literal["uniform", "sinusoidal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """One source of precomputed features: its rows in a clip and the embeddings side by side."""
+
+    rows: int
+    widths: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Columns of a row."""
+        return sum(self.widths)
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioConfig:
+    """The VGGish branch. `channels` are those of the six convolutions, two in blocks 3 and 4."""
+
+    frames: int
+    mels: int = 128
+    segment_frames: int = 96
+    channels: tuple[int, ...] = (64, 128, 256, 256, 512, 512)
+    hidden: int = 4096
+
+    @property
+    def segments(self) -> int:
+        """Whole segments in a clip: 52 of 0.96 s in 50 s (section 3.1)."""
+        return self.frames // self.segment_frames
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Frames and mels of a segment behind the four poolings."""
+        return self.segment_frames // 16, self.mels // 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """ASTRA's sizes; the defaults are the paper's (section 4.3).
+
+    Differs from the published implementation: `hierarchical` cuts layer i of n into
+    `2**(n - i)` segments as the paper says, for any n (the implementation's 4, 2, 1, 1, ...
+    is the same for three layers).
+    """
+
+    sources: tuple[SourceConfig, ...]
+    positions: int
+    audio: AudioConfig | None = None
+    classes: int = 17
+    dim: int = 512
+    heads: int = 8
+    feed_forward: int = 2048
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    hierarchical: bool = True
+    uncertainty: bool = True
+    dropout: float = 0.1
+    embedding_dropout: float = 0.4
+    head_dropout: float = 0.4
+    temporal_dropout: float = 0.5
+    temporal_switch: float = 0.3
+    codes: Codes = "uniform"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise UserError(
+                f"config.model: dim {self.dim} is not divisible by heads {self.heads}: "
+                "choose a dim that is a multiple of heads"
+            )
+        if self.codes not in get_args(Codes):
+            raise UserError(
+                f"config.model.codes: {self.codes!r} is none of {', '.join(get_args(Codes))}"
+            )
+        if self.audio is not None and (self.audio.mels < 16 or self.audio.segments < 1):
+            raise UserError(
+                f"config.data.audio: {self.audio.mels} mels and {self.audio.frames} frames a clip "
+                "are too few: VGGish needs at least 16 mels and one segment of "
+                f"{self.audio.segment_frames} frames"
+            )
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        """The type of activations and matrix products; parameters and softmax stay float32."""
+        return jnp.dtype(self.dtype)
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, default_dtype: str = "float32") -> "ModelConfig":
+        """Builds the model's part of a run's `config` (`clip`, `data.sources`, `model`).
+
+        `default_dtype` is used where `config.model.dtype` is None.
+        """
+        fields: dict[str, Any] = dict(config.model)
+        audio_sizes = dict(fields.pop("audio"))
+        seconds = config.clip.seconds
+        sources = tuple(
+            SourceConfig(_steps(seconds, s["rows_per_second"], s["pattern"]), tuple(s["widths"]))
+            for s in config.data.sources
+        )
+        audio = None
+        if config.data.audio is not None:
+            audio_sizes["channels"] = tuple(audio_sizes["channels"])
+            frames = _steps(seconds, config.data.audio.frames_per_second, "data.audio")
+            audio = AudioConfig(frames=frames, mels=config.data.audio.mels, **audio_sizes)
+        fields["dtype"] = fields["dtype"] or default_dtype
+        return cls(
+            sources=sources,
+            audio=audio,
+            positions=_steps(seconds, config.clip.positions_per_second, "clip"),
+            classes=len(config.data.classes),
+            **fields,
+        )
+
+
+def _steps(seconds: float, rate: float, what: str) -> int:
+    steps = seconds * rate
+    if steps != int(steps) or steps < 1:
+        raise UserError(
+            f"config.clip.seconds: {seconds} s at {rate} a second ({what}) is not a whole number "
+            "of steps: choose another clip length"
+        )
+    return int(steps)

@@ -1,0 +1,45 @@
+"""The classification head and the displacement heads (section 3.3)."""
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from astra_jax.model.config import ModelConfig
+from astra_jax.model.layers import Linear
+
+
+class PlainHead(nn.Module):
+    """Dropout, linear, ReLU, dropout, linear to background and classes.
+
+    The classification head's logits, and the displacement head without uncertainty.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "clip position dim"], train: bool
+    ) -> Float[Array, "clip position class"]:
+        """Raw outputs, one a class."""
+        cfg = self.config
+        drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
+        x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="hidden")(drop(x)))
+        return Linear(cfg.classes + 1, cfg.compute_dtype, name="output")(drop(x))
+
+
+class UncertaintyHead(nn.Module):
+    """Mean and log variance of a Gaussian displacement, in output positions."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "clip position dim"], train: bool
+    ) -> tuple[Float[Array, "clip position class"], Float[Array, "clip position class"]]:
+        """The displacement's mean and the log of its variance."""
+        cfg = self.config
+        drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
+        for i in range(2):
+            x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name=f"shared_{i}")(drop(x)))
+        mean = Linear(cfg.classes + 1, cfg.compute_dtype, name="mean")(drop(x))
+        log_variance = Linear(cfg.classes + 1, cfg.compute_dtype, name="log_variance")(drop(x))
+        return mean, log_variance

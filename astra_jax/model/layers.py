@@ -1,0 +1,89 @@
+"""Linear layers, convolutions and attention with the published initial values."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
+    """Draws uniformly from [-bound, bound)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Linear(nn.Module):
+    """A dense layer whose weights and biases start uniform in +-1/sqrt(fan_in)."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch column"]) -> Float[Array, "*batch feature"]:
+        """Applies the layer to the last axis."""
+        init = symmetric_uniform(1 / math.sqrt(x.shape[-1]))
+        return nn.Dense(
+            self.features, dtype=self.dtype, kernel_init=init, bias_init=init, name="dense"
+        )(x)
+
+
+def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn.Module:
+    """Multi-head attention as PyTorch starts it.
+
+    The in-projection is Xavier-uniform over the joint (3 dim, dim) matrix, so its bound is
+    sqrt(6 / (4 dim)); its biases and the out-projection's are zero; the out-projection's
+    weights are uniform in +-1/sqrt(dim). Dropout falls on the attention weights, drawn anew
+    for each clip and head. The softmax is computed in float32.
+    """
+    return nn.MultiHeadDotProductAttention(
+        num_heads=heads,
+        qkv_features=dim,
+        dropout_rate=dropout,
+        broadcast_dropout=False,
+        force_fp32_for_softmax=True,
+        dtype=dtype,
+        kernel_init=symmetric_uniform(math.sqrt(6 / (4 * dim))),
+        out_kernel_init=symmetric_uniform(1 / math.sqrt(dim)),
+        name=name,
+    )
+
+
+def sinusoids(times: Float[np.ndarray, " step"], dim: int) -> Float[np.ndarray, "step dim"]:
+    """Sines and cosines of a clock: column pairs tick from every 2 to every 20,000 output steps.
+
+    Args:
+        times: moments inside the clip, counted in output positions, so that codes of any
+            rate and the queries share one clock.
+        dim: columns; the first half are sines, the second cosines.
+
+    Source: the encodings of "Attention is all you need", section 3.5.
+    """
+    pairs = (dim + 1) // 2
+    angles = times[:, None] / 10_000 ** (np.arange(pairs) / pairs)[None, :]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :dim].astype(np.float32)
+
+
+def code_init(kind: str, times: Float[np.ndarray, " step"]) -> nn.initializers.Initializer:
+    """Initial values of learned codes: uniform in [0, 1) as published, or `sinusoids(times)`."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        if kind == "sinusoidal":
+            return jnp.asarray(sinusoids(times, shape[-1]), dtype)
+        return jax.random.uniform(key, shape, dtype)
+
+    return init
+
+
+def clock(steps: int, positions: int, covered: float = 1.0) -> Float[np.ndarray, " step"]:
+    """When each of `steps` equal steps begins, in output positions.
+
+    `covered` is the share of the clip that the steps cover (audio segments leave a rest).
+    """
+    return np.arange(steps) * (positions * covered / steps)

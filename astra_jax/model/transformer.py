@@ -1,0 +1,189 @@
+"""The hierarchical transformer encoder and the decoder with learned queries."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from astra_jax.model.config import ModelConfig
+from astra_jax.model.layers import Linear, attention, clock, code_init
+
+
+def segments_of_layer(layer: int, layers: int) -> int:
+    """Segments into which encoder layer `layer` (from 0) of `layers` cuts a clip (section 3.2)."""
+    return 2 ** (layers - 1 - layer)
+
+
+def segment_slots(
+    streams: tuple[int, ...], segments: int
+) -> tuple[
+    Int[np.ndarray, "segment slot"], Bool[np.ndarray, "segment slot"], Int[np.ndarray, " token"]
+]:
+    """Cuts each stream of tokens into segments on its own and lays segment k of all side by side.
+
+    Args:
+        streams: tokens of each source (and of the audio), as they lie one behind the other.
+        segments: how many; each holds `floor(n / segments)` tokens of a stream of n, and the
+            last one the remainder as well (cuts may fall inside a second).
+
+    Returns:
+        The token in each slot, whether the slot is in use (segments of unequal length are
+        filled up with token 0), and the flat slot of each token.
+    """
+    starts = np.cumsum([0, *streams[:-1]])
+    members: list[list[int]] = []
+    for k in range(segments):
+        own: list[int] = []
+        for start, tokens in zip(starts, streams, strict=True):
+            size = tokens // segments
+            end = tokens if k == segments - 1 else (k + 1) * size
+            own.extend(range(start + k * size, start + end))
+        members.append(own)
+    longest = max(len(own) for own in members)
+    index = np.array([own + [0] * (longest - len(own)) for own in members], np.int32)
+    used = np.array([[True] * len(own) + [False] * (longest - len(own)) for own in members])
+    slot = np.empty(sum(streams), np.int32)
+    slot[index[used]] = np.flatnonzero(used)
+    return index, used, slot
+
+
+def _key_mask(present: Bool[Array, "*batch key"] | None) -> Bool[Array, "*batch 1 1 key"] | None:
+    return None if present is None else present[..., None, None, :]
+
+
+class FeedForward(nn.Module):
+    """Two linears with ReLU and dropout between."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch dim"], train: bool) -> Float[Array, "*batch dim"]:
+        """Applies the network to each token."""
+        cfg = self.config
+        x = nn.relu(Linear(cfg.feed_forward, cfg.compute_dtype, name="hidden")(x))
+        x = nn.Dropout(cfg.dropout, deterministic=not train)(x)
+        return Linear(cfg.dim, cfg.compute_dtype, name="output")(x)
+
+
+class _Residual(nn.Module):
+    """Post-norm: dropout on the sublayer's output, residual, LayerNorm."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array, update: Array, train: bool) -> Array:
+        update = nn.Dropout(self.config.dropout, deterministic=not train)(update)
+        return nn.LayerNorm(epsilon=1e-5, dtype=self.config.compute_dtype, name="norm")(x + update)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, post-norm."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*batch token dim"],
+        present: Bool[Array, "*batch token"] | None,
+        train: bool,
+    ) -> Float[Array, "*batch token dim"]:
+        """Tokens attend to those of their own batch entry that are there."""
+        cfg = self.config
+        attend = attention(cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype, "self_attention")
+        x = _Residual(cfg, name="residual_0")(
+            x, attend(x, mask=_key_mask(present), deterministic=not train), train
+        )
+        return _Residual(cfg, name="residual_1")(
+            x, FeedForward(cfg, name="feed_forward")(x, train), train
+        )
+
+
+class Encoder(nn.Module):
+    """Encoder layers over segments that double in length from layer to layer (section 3.2).
+
+    Segments are batched, not masked out: a layer costs what its segments cost. With
+    `hierarchical` off every layer sees the whole clip (the vanilla encoder of M0).
+
+    Differs from the published implementation: each layer draws its own initial values
+    (there, all layers start as copies of one).
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        streams: tuple[Float[Array, "clip _ dim"], ...],
+        present: Bool[Array, "clip token"] | None,
+        train: bool = False,
+    ) -> Float[Array, "clip token dim"]:
+        """Encodes the streams' tokens, returned one behind the other."""
+        cfg = self.config
+        lengths = tuple(stream.shape[1] for stream in streams)
+        x = jnp.concatenate(streams, axis=1)
+        for i in range(cfg.encoder_layers):
+            layer = EncoderLayer(cfg, name=f"layer_{i}")
+            segments = segments_of_layer(i, cfg.encoder_layers) if cfg.hierarchical else 1
+            if segments == 1:
+                x = layer(x, present, train)
+                continue
+            index, used, slot = segment_slots(lengths, segments)
+            mask = jnp.broadcast_to(used, (x.shape[0], *used.shape))
+            if present is not None:
+                mask = mask & present[:, index]
+            elif used.all():
+                mask = None
+            y = layer(x[:, index], mask, train)
+            x = y.reshape(y.shape[0], -1, y.shape[-1])[:, slot]
+        return x
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention of queries, attention to the encoder's tokens, feed-forward, post-norm."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "clip position dim"],
+        memory: Float[Array, "clip token dim"],
+        present: Bool[Array, "clip token"] | None,
+        train: bool,
+    ) -> Float[Array, "clip position dim"]:
+        """Queries attend to each other and to the tokens that are there."""
+        cfg = self.config
+        sizes = (cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype)
+        x = _Residual(cfg, name="residual_0")(
+            x, attention(*sizes, "self_attention")(x, deterministic=not train), train
+        )
+        cross = attention(*sizes, "cross_attention")(
+            x, memory, memory, mask=_key_mask(present), deterministic=not train
+        )
+        x = _Residual(cfg, name="residual_1")(x, cross, train)
+        return _Residual(cfg, name="residual_2")(
+            x, FeedForward(cfg, name="feed_forward")(x, train), train
+        )
+
+
+class Decoder(nn.Module):
+    """Learned queries, one an output position, through the decoder layers (section 3.2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        memory: Float[Array, "clip token dim"],
+        present: Bool[Array, "clip token"] | None,
+        train: bool = False,
+    ) -> Float[Array, "clip position dim"]:
+        """The evolved queries of each clip."""
+        cfg = self.config
+        times = clock(cfg.positions, cfg.positions)
+        queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
+        x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
+        for i in range(cfg.decoder_layers):
+            x = DecoderLayer(cfg, name=f"layer_{i}")(x, memory, present, train)
+        return x

@@ -1,0 +1,102 @@
+"""The audio branch: VGGish over segments of the log-mel spectrogram, trained along."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from astra_jax.model.config import ModelConfig
+from astra_jax.model.embeddings import augment
+from astra_jax.model.layers import Linear, clock, code_init, symmetric_uniform
+
+# Convolutions in each of the four blocks; a pooling closes a block.
+_BLOCKS = ((0,), (1,), (2, 3), (4, 5))
+
+
+class VGGish(nn.Module):
+    """A segment of 0.96 s to one vector: six convolutions, four poolings, three linears.
+
+    The published checkpoints flatten channel-major; ours is channel-last, and
+    `torch_import` permutes the first linear's columns.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "image frame mel"]) -> Float[Array, "image dim"]:
+        """Embeds log-mel images (decibels, unscaled)."""
+        cfg, audio = self.config, self.config.audio
+        x = images[..., None].astype(cfg.compute_dtype)
+        for block in _BLOCKS:
+            for i in block:
+                init = symmetric_uniform(1 / math.sqrt(9 * x.shape[-1]))
+                x = nn.relu(
+                    nn.Conv(
+                        audio.channels[i],
+                        (3, 3),
+                        dtype=cfg.compute_dtype,
+                        kernel_init=init,
+                        bias_init=init,
+                        name=f"conv_{i}",
+                    )(x)
+                )
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_0")(x))
+        x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_1")(x))
+        return nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="linear_2")(x))
+
+
+class AudioEmbedding(nn.Module):
+    """The audio tokens of a clip: one a segment, plus a time code and the audio code."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        cfg, audio = self.config, self.config.audio
+        self.dropped_step = (
+            self.param("dropped_step", nn.initializers.uniform(1.0), (audio.mels,))
+            if cfg.temporal_dropout > 0
+            else None
+        )
+        covered = audio.segments * audio.segment_frames / audio.frames
+        times = clock(audio.segments, cfg.positions, covered)
+        self.time_code = self.param(
+            "time_code", code_init(cfg.codes, times), (audio.segments, cfg.dim)
+        )
+        self.audio_code = self.param("audio_code", nn.initializers.uniform(1.0), (cfg.dim,))
+        self.vggish = VGGish(cfg)
+
+    def project(
+        self, segments: Float[Array, "clip segment frame mel"]
+    ) -> Float[Array, "clip segment dim"]:
+        """The projected segments: each on its own, so any number of segments fits."""
+        images = segments.reshape(-1, *segments.shape[2:])
+        return self.vggish(images).reshape(*segments.shape[:2], -1)
+
+    def code(self, embeddings: Float[Array, "clip segment dim"]) -> Float[Array, "clip token dim"]:
+        """Adds the codes."""
+        codes = self.time_code + self.audio_code
+        return embeddings + codes.astype(embeddings.dtype)
+
+    def __call__(
+        self,
+        log_mel: Float[Array, "clip frame mel"],
+        present: Bool[Array, "clip frame"] | None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "clip token dim"], Bool[Array, "clip token"] | None]:
+        """Tokens of the whole segments (a rest of frames is unused); augmented when `train`.
+
+        A segment is there where all its frames are.
+        """
+        audio = self.config.audio
+        if train:
+            key = self.make_rng("augment")
+            log_mel, present = augment(key, log_mel, present, self.dropped_step, self.config)
+        shape = (log_mel.shape[0], audio.segments, audio.segment_frames)
+        used = audio.segments * audio.segment_frames
+        tokens = self.code(self.project(log_mel[:, :used].reshape(*shape, audio.mels)))
+        if present is not None:
+            present = jnp.all(present[:, :used].reshape(shape), axis=2)
+        return tokens, present

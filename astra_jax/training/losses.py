@@ -1,0 +1,106 @@
+"""The classification and displacement losses (section 3.5)."""
+
+import dataclasses
+
+import flax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
+
+from astra_jax.model.astra import Predictions
+
+# Added to probabilities inside the logarithms, as published.
+_EPSILON = 7e-5
+# The balance alpha_L of equation 2.
+_UNCERTAINTY_WEIGHT = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """`focal`: the focal factor of equation 1. `mask_radius`: positions r_d - r_c."""
+
+    focal: bool
+    classification_weight: float
+    displacement_weight: float
+    mask_radius: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "LossConfig":
+        """Reads `config.loss` and the radii in `config.targets`."""
+        radii = config.targets
+        seconds = radii.displacement_radius_seconds - radii.class_radius_seconds
+        return cls(mask_radius=round(seconds * config.clip.positions_per_second), **config.loss)
+
+
+@flax.struct.dataclass
+class Losses:
+    """The weighted sum and its two unweighted terms."""
+
+    total: Float[Array, ""]
+    classification: Float[Array, ""]
+    displacement: Float[Array, ""]
+
+
+def classification_loss(
+    probabilities: Float[Array, "clip position class"],
+    targets: Float[Array, "clip position class"],
+    focal: bool = True,
+) -> Float[Array, ""]:
+    """Binary cross-entropy, focal with gamma = 1 (equation 1).
+
+    `-|y-p| (y log(p + 7e-5) + (1-y) log(1-p + 7e-5))`, the mean over clips, positions and all
+    columns; `targets` y may be mixed. `focal` off drops the factor |y-p|.
+    """
+    terms = targets * jnp.log(probabilities + _EPSILON)
+    terms += (1 - targets) * jnp.log(1 - probabilities + _EPSILON)
+    if focal:
+        terms *= jnp.abs(targets - probabilities)
+    return -jnp.mean(terms)
+
+
+def displacement_loss(
+    mean: Float[Array, "clip position class"],
+    log_variance: Float[Array, "clip position class"] | None,
+    targets: Float[Array, "clip position class"],
+    mask: Bool[Array, "clip position class"],
+    class_targets: Float[Array, "clip position class"],
+    mask_radius: int,
+) -> Float[Array, ""]:
+    """Negative log likelihood of displacements where a target exists (equation 2).
+
+    `0.3 (d-mu)^2 / exp(lv) + 0.7 lv`, or `(d-mu)^2` without uncertainty, weighted by the class
+    target max-pooled over a centred window of `2 mask_radius + 1` positions, summed and divided
+    by clips times positions. Displacements are in output positions. (The paper divides by the
+    number of targets and has no class-target weight; the published scores came from this.)
+    """
+    error = jnp.square(targets - mean)
+    if log_variance is not None:
+        weight = _UNCERTAINTY_WEIGHT
+        error = weight * error * jnp.exp(-log_variance) + (1 - weight) * log_variance
+    window = 2 * mask_radius + 1
+    reach = jax.lax.reduce_window(class_targets, 0.0, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME")
+    clips, positions, _ = mean.shape
+    return jnp.sum(jnp.where(mask, error * reach, 0.0)) / (clips * positions)
+
+
+def losses(
+    predictions: Predictions,
+    class_targets: Float[Array, "clip position class"],
+    displacements: Float[Array, "clip position class"],
+    displacement_mask: Bool[Array, "clip position class"],
+    config: LossConfig,
+) -> Losses:
+    """Both losses and `classification_weight * L_c + displacement_weight * L_d`."""
+    classification = classification_loss(predictions.probabilities, class_targets, config.focal)
+    displacement = displacement_loss(
+        predictions.displacement_mean,
+        predictions.displacement_log_variance,
+        displacements,
+        displacement_mask,
+        class_targets,
+        config.mask_radius,
+    )
+    total = config.classification_weight * classification
+    total += config.displacement_weight * displacement
+    return Losses(total, classification, displacement)

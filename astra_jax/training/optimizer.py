@@ -1,0 +1,83 @@
+"""Adam with the AMSGrad of PyTorch, L2 decay, warm-up and cosine (section 4.3)."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+
+class AmsgradState(NamedTuple):
+    """Step count, first and second moments, and the running maximum of the second."""
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+    nu_max: optax.Updates
+
+
+def scale_by_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """AMSGrad as PyTorch computes it, which `optax.scale_by_amsgrad` does not.
+
+    The running maximum is of the uncorrected second moment and is bias-corrected afterwards:
+    `m / (1 - b1^t) / (sqrt(max nu / (1 - b2^t)) + eps)`.
+    """
+
+    def init(params: optax.Params) -> AmsgradState:
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+        return AmsgradState(jnp.zeros([], jnp.int32), zeros(), zeros(), zeros())
+
+    def update(
+        updates: optax.Updates, state: AmsgradState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AmsgradState]:
+        del params
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        first = 1 - b1**count
+        second = 1 - b2**count
+        scaled = jax.tree.map(
+            lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max
+        )
+        return scaled, AmsgradState(count, mu, nu, nu_max)
+
+    return optax.GradientTransformation(init, update)
+
+
+def peak_learning_rate(config: ConfigDict) -> float:
+    """The base rate, given at batch 8, times sqrt(batch / 8)."""
+    return config.optimizer.learning_rate * math.sqrt(config.training.batch_size / 8)
+
+
+def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate of each step (from 0): linear warm-up, then a cosine to zero.
+
+    `schedule = "epoch"` is constant within an epoch as published: `lr e/w` in warm-up epochs
+    e = 1..w, then `lr (1 + cos(pi (e-w)/(E-w))) / 2`, so the last epoch trains at exactly 0.
+    `"step"` moves at every step of the same curve.
+    """
+    cfg = config.optimizer
+    scale = 1 if cfg.schedule == "epoch" else steps_per_epoch
+    curve = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=peak_learning_rate(config),
+        warmup_steps=cfg.warmup_epochs * scale,
+        decay_steps=config.training.epochs * scale,
+    )
+    if cfg.schedule == "epoch":
+        return lambda step: curve(step // steps_per_epoch + 1)
+    return lambda step: curve(step + 1)
+
+
+def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Adam with L2 decay added to the gradient of every parameter, one group, no clipping."""
+    cfg = config.optimizer
+    adam = scale_by_amsgrad() if cfg.amsgrad else optax.scale_by_adam()
+    return optax.chain(
+        optax.add_decayed_weights(cfg.weight_decay),
+        adam,
+        optax.scale_by_learning_rate(learning_rate_schedule(config, steps_per_epoch)),
+    )
