@@ -1,0 +1,164 @@
+"""What happens in a simulated match: a chain of events after measured SoccerNet statistics."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from astra_jax.data.soccernet import CLASSES
+
+# Two patterns closer than this cannot be told apart at one row a second.
+SHORTEST_GAP_SECONDS = 1.5
+# Share of the rates mixed into every transition row: no class is out of the chain's reach.
+_SMOOTHING = 0.02
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Event statistics of real matches, classes in the official order.
+
+    `transitions` holds the probability of the next class, `start` that of a half's first one;
+    `gap_quantiles` the quantiles, at `levels`, of the seconds from an event to the next.
+    """
+
+    events_per_second: Float[np.ndarray, "class"]
+    not_shown: Float[np.ndarray, "class"]
+    transitions: Float[np.ndarray, "class class"]
+    start: Float[np.ndarray, "class"]
+    levels: Float[np.ndarray, "level"]
+    gap_quantiles: Float[np.ndarray, "class level"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An event process: who follows whom, how soon, and what is on the screen.
+
+    A gap is drawn from its class's quantiles, times `gap_scale`, never below
+    `SHORTEST_GAP_SECONDS`.
+    """
+
+    transitions: Float[np.ndarray, "class class"]
+    start: Float[np.ndarray, "class"]
+    levels: Float[np.ndarray, "level"]
+    gap_quantiles: Float[np.ndarray, "class level"]
+    gap_scale: float
+    not_shown: Float[np.ndarray, "class"]
+
+
+@dataclass(frozen=True)
+class HalfEvents:
+    """The events of one simulated half in time order; a direction is the side that plays, +-1."""
+
+    seconds: Float[np.ndarray, "event"]
+    classes: Int[np.ndarray, "event"]
+    visible: Bool[np.ndarray, "event"]
+    directions: Int[np.ndarray, "event"]
+
+
+@cache
+def measured_statistics() -> Statistics:
+    """The statistics measured on 100 SoccerNet-v2 matches, embedded in the package."""
+    text = resources.files("astra_jax.data").joinpath("soccernet_statistics.json").read_text()
+    raw = json.loads(text)
+    follows = raw["transition_probability"]
+
+    def row(name: str) -> Float[np.ndarray, "class"]:
+        # "end" is left out: a simulated half ends by the clock.
+        values = np.array([follows[name].get(label, 0.0) for label in CLASSES])
+        return values / values.sum()
+
+    per_half = np.array([raw["events_per_half"][label] for label in CLASSES])
+    return Statistics(
+        events_per_second=per_half / raw["half_seconds"]["median"],
+        not_shown=np.array([raw["not_shown_rate"][label] for label in CLASSES]),
+        transitions=np.stack([row(label) for label in CLASSES]),
+        start=row("start"),
+        levels=np.array(raw["quantile_levels"]),
+        gap_quantiles=np.array([raw["seconds_to_next_event"][label] for label in CLASSES]),
+    )
+
+
+def boosted_rates(
+    statistics: Statistics, rarity_exponent: float, density: float
+) -> Float[np.ndarray, "class"]:
+    """Events a second of each class: measured rates to the power `rarity_exponent`.
+
+    They sum to `density` times the measured sum. An exponent in (0, 1] keeps the order of
+    frequencies; 1 keeps the frequencies, less makes rare classes commoner.
+    """
+    flattened = statistics.events_per_second**rarity_exponent
+    return flattened / flattened.sum() * statistics.events_per_second.sum() * density
+
+
+def build_chain(
+    statistics: Statistics, rates: Float[np.ndarray, "class"], half_seconds: float
+) -> Chain:
+    """The chain nearest to the measured transitions and gaps that yields `rates` (events a second).
+
+    Where transitions and rates disagree the rates win: the flow matrix is scaled, rows and
+    columns in turn (iterative proportional fitting), until both its margins are the rates; the
+    gaps are scaled until their mean gives the rates' sum. The first event of a half comes from
+    `statistics.start`, so the chain owes that much less of its class.
+    """
+    expected = np.maximum(rates * half_seconds - statistics.start, 0.2 * rates * half_seconds)
+    shares = expected / expected.sum()
+    flow = (1 - _SMOOTHING) * statistics.transitions + _SMOOTHING * shares
+    for _ in range(500):
+        flow *= (shares / flow.sum(1))[:, None]
+        flow *= shares / flow.sum(0)
+    return Chain(
+        transitions=flow / flow.sum(1, keepdims=True),
+        start=statistics.start,
+        levels=statistics.levels,
+        gap_quantiles=statistics.gap_quantiles,
+        gap_scale=_gap_scale(statistics, shares, half_seconds / expected.sum()),
+        not_shown=statistics.not_shown,
+    )
+
+
+def draw_events(chain: Chain, half_seconds: float, rng: np.random.Generator) -> HalfEvents:
+    """One half's events, from kick-off to the clock's end."""
+    seconds: list[float] = []
+    classes: list[int] = []
+    now, current = rng.uniform(0.0, 0.5), rng.choice(len(CLASSES), p=chain.start)
+    while now < half_seconds:
+        seconds.append(now)
+        classes.append(int(current))
+        gap = _gaps(chain.levels, chain.gap_quantiles[current], rng.random())
+        now += max(float(gap) * chain.gap_scale, SHORTEST_GAP_SECONDS)
+        current = rng.choice(len(CLASSES), p=chain.transitions[current])
+    indices = np.array(classes)
+    return HalfEvents(
+        seconds=np.array(seconds),
+        classes=indices,
+        visible=rng.random(len(indices)) >= chain.not_shown[indices],
+        directions=rng.choice([-1, 1], size=len(indices)),
+    )
+
+
+def _gaps(
+    levels: Float[np.ndarray, "level"],
+    quantiles: Float[np.ndarray, "level"],
+    at: float | Float[np.ndarray, "draw"],
+) -> Float[np.ndarray, "..."]:
+    """Seconds at quantile levels `at`: linear between the measured ones, ends run on by a half."""
+    levels = np.concatenate([[0.0], levels, [1.0]])
+    ends = [0.5 * quantiles[0]], [1.5 * quantiles[-1] - 0.5 * quantiles[-2]]
+    return np.interp(at, levels, np.concatenate([ends[0], quantiles, ends[1]]))
+
+
+def _gap_scale(
+    statistics: Statistics, shares: Float[np.ndarray, "class"], mean_seconds: float
+) -> float:
+    """The factor on all gaps that makes their mean over the chain's events `mean_seconds`."""
+    grid = (np.arange(1000) + 0.5) / 1000
+    gaps = np.stack([_gaps(statistics.levels, row, grid) for row in statistics.gap_quantiles])
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        mean = shares @ np.maximum(gaps * middle, SHORTEST_GAP_SECONDS).mean(1)
+        low, high = (middle, high) if mean < mean_seconds else (low, middle)
+    return low
