@@ -1,0 +1,76 @@
+"""Clips of halves: what the model is given and what it should answer, as dicts of arrays.
+
+A clip example is `{"features": (Float32[row column], ...) one a source, "log_mel":
+Float32[frame mel] in decibels, "masks": {"features": (Bool[row], ...), "log_mel": Bool[frame]},
+"class_targets": Float32[position class], "displacements": likewise, "displacement_mask":
+Bool[position class]}`. Masks are True where data is present; both `log_mel` keys are absent where
+the data set has no audio. A batch has a leading axis everywhere.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from astra_jax.data.audio import power_to_db
+from astra_jax.data.soccernet import Half
+from astra_jax.data.targets import Targets, TargetSpec, clip_targets, event_positions
+
+
+def read_inputs(half: Half, start_seconds: float, clip_seconds: float) -> dict[str, Any]:
+    """Features, log-mel and masks of the clip at `start_seconds` of a half.
+
+    Past the half's end the last row and frame repeat; absent data is zeros (the floor, for
+    log-mel) with a False mask. Errors: UserError for files that changed or hold NaN.
+    """
+    values, masks = [], []
+    for index, source in enumerate(half.spec.sources):
+        rows, present = half.read_source(
+            index, source.rows(start_seconds), source.rows(clip_seconds)
+        )
+        values.append(rows)
+        masks.append(present)
+    inputs: dict[str, Any] = {"features": tuple(values), "masks": {"features": tuple(masks)}}
+    if (audio := half.spec.audio) is not None:
+        power, present = half.read_mel_power(
+            audio.frames(start_seconds), audio.frames(clip_seconds)
+        )
+        inputs["log_mel"] = power_to_db(power, audio.floor_db)
+        inputs["masks"]["log_mel"] = present
+    return inputs
+
+
+def read_targets(half: Half, start_seconds: float, spec: TargetSpec) -> Targets:
+    """Targets of the clip at `start_seconds` of a half, from its events."""
+    return clip_targets(
+        event_positions(half.events.milliseconds, spec.positions_per_second),
+        half.events.classes,
+        math.floor(start_seconds * spec.positions_per_second),
+        spec,
+    )
+
+
+def read_clip(half: Half, start_seconds: float, spec: TargetSpec) -> dict[str, Any]:
+    """The clip example at `start_seconds` of a half. Errors as `read_inputs`."""
+    targets = read_targets(half, start_seconds, spec)
+    return {
+        **read_inputs(half, start_seconds, spec.clip_seconds),
+        "class_targets": targets.class_targets,
+        "displacements": targets.displacements,
+        "displacement_mask": targets.displacement_mask,
+    }
+
+
+def held_classes(
+    halves: Sequence[Half], starts: Sequence[Sequence[float]], spec: TargetSpec
+) -> Bool[np.ndarray, "clip class"]:
+    """Which classes (column 0: background) the targets of every clip hold, halves in order."""
+    return np.array(
+        [
+            read_targets(half, start, spec).class_targets.any(axis=0)
+            for half, clips in zip(halves, starts, strict=True)
+            for start in clips
+        ]
+    ).reshape(-1, spec.classes + 1)

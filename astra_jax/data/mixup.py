@@ -1,0 +1,189 @@
+"""Mixup: the epoch plan (which clips, which partners, which lambda) and the mixing rule.
+
+The plan is a pure function over clip ids, so that a batch depends on the seed and its number alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from astra_jax.errors import UserError
+
+Kind = Literal["balanced", "plain", "none"]
+KINDS = ("balanced", "plain", "none")
+SLOTS = 2
+"""Clips that the balanced queue keeps a class."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipTable:
+    """Clips of a training split, by id.
+
+    `pairs` are two consecutive clips of a half of which an epoch takes one (an odd last clip is
+    there twice); `holds` says which classes a clip's targets hold, column 0 being background.
+    """
+
+    pairs: Int[np.ndarray, "pair 2"]
+    holds: Bool[np.ndarray, "clip class"]
+
+
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """One epoch: clip ids of every batch, those of their partners, and a lambda a batch."""
+
+    own: Int[np.ndarray, "step batch"]
+    partner: Int[np.ndarray, "step batch"]
+    lam: Float[np.ndarray, "step"]
+
+
+def pair_clips(clips_per_half: Int[np.ndarray, "half"]) -> Int[np.ndarray, "pair 2"]:
+    """Ids of consecutive clips two by two, ids running through the halves.
+
+    Differs from the published implementation: pairs never straddle halves, and the odd last clip
+    of a half is a pair of its own.
+    """
+    pairs = []
+    first = 0
+    for count in clips_per_half:
+        ids = np.arange(first, first + count)
+        pairs.append(np.stack([ids[::2], np.append(ids, ids[-1:])[1::2]], axis=1))
+        first += count
+    return np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
+
+
+def plan(
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    clips: ClipTable,
+    kind: Kind = "balanced",
+    alpha: float = 1.0,
+    beta: float = 0.6,
+) -> EpochPlan:
+    """The batches of one epoch, a function of its arguments alone.
+
+    Visits every pair once in a random order and takes one of its two clips; an incomplete last
+    batch is dropped. Lambda, one a batch, comes from Beta(alpha, beta). Partners are drawn from
+    the balanced queue (`balanced_partners`; paper, section 3.4), uniformly over the epoch's clips
+    ("plain"), or there are none ("none": every clip is its own partner and lambda is 1).
+    Own clips and their order are the same for all three kinds. Errors: UserError for another kind.
+    """
+    if kind not in KINDS:
+        raise UserError(f"mixup.kind: {kind!r}, it must be one of {', '.join(KINDS)}")
+    order, lambdas, partners = (
+        np.random.default_rng(np.random.SeedSequence([seed, epoch, stream])) for stream in range(3)
+    )
+    pairs = order.permutation(clips.pairs)
+    picked = pairs[np.arange(len(pairs)), order.integers(2, size=len(pairs))]
+    steps = len(pairs) // batch_size
+    own = picked[: steps * batch_size].reshape(steps, batch_size)
+    if kind == "none":
+        return EpochPlan(own, own, np.ones(steps))
+    lam = lambdas.beta(alpha, beta, size=steps)
+    if kind == "plain":
+        return EpochPlan(own, partners.choice(picked, size=own.shape), lam)
+    return EpochPlan(own, balanced_partners(own, clips.holds, partners), lam)
+
+
+def balanced_partners(
+    own: Int[np.ndarray, "step batch"],
+    holds: Bool[np.ndarray, "clip class"],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "step batch"]:
+    """Partners from a queue of two slots a class, simulated over clip ids.
+
+    A partner is a class drawn uniformly, then one of its slots. After a batch is paired its own
+    clips enter: of a class that two or more of them hold the first two take both slots, of one
+    that a single clip holds it takes a random slot. A class that no clip holds has no slot.
+    Differs from the published implementation: its slots start empty, as background at 0 dB; ours
+    start with two clips drawn of each class.
+    """
+    classes = np.flatnonzero(holds.any(axis=0))
+    slots = np.empty((len(classes), SLOTS), np.int64)
+    for index, column in enumerate(classes):
+        holders = np.flatnonzero(holds[:, column])
+        slots[index] = rng.choice(holders, size=SLOTS, replace=len(holders) < SLOTS)
+    partners = np.empty_like(own)
+    for step, batch in enumerate(own):
+        drawn = rng.integers(len(classes), size=len(batch))
+        partners[step] = slots[drawn, rng.integers(SLOTS, size=len(batch))]
+        held = holds[batch][:, classes]
+        counts = held.sum(axis=0)
+        singles = rng.integers(SLOTS, size=len(classes))
+        for index in np.flatnonzero(counts):
+            holders = batch[held[:, index]]
+            if len(holders) >= SLOTS:
+                slots[index] = holders[:SLOTS]
+            else:
+                slots[index, singles[index]] = holders[0]
+    return partners
+
+
+def mix(own: dict[str, Any], partner: dict[str, Any], lam: float) -> dict[str, Any]:
+    """lam * own + (1 - lam) * partner, for clip examples or batches of them (see `pipeline`).
+
+    Features and log-mel: where one of the two lacks a row, the other one's, unscaled; present
+    where either has it. Class targets: the mix. Displacements: where one of the two has a target,
+    that one, where both have, the mix.
+    """
+    weight = np.float32(lam)
+    features, feature_masks = zip(
+        *(
+            _mix_rows(weight, *arrays)
+            for arrays in zip(
+                own["features"],
+                own["masks"]["features"],
+                partner["features"],
+                partner["masks"]["features"],
+                strict=True,
+            )
+        ),
+        strict=True,
+    )
+    mixed = {"features": features, "masks": {"features": feature_masks}}
+    if "log_mel" in own:
+        mixed["log_mel"], mixed["masks"]["log_mel"] = _mix_rows(
+            weight,
+            own["log_mel"],
+            own["masks"]["log_mel"],
+            partner["log_mel"],
+            partner["masks"]["log_mel"],
+        )
+    mixed["class_targets"] = _blend(weight, own["class_targets"], partner["class_targets"])
+    mixed["displacements"], mixed["displacement_mask"] = _mix_where_present(
+        weight,
+        own["displacements"],
+        own["displacement_mask"],
+        partner["displacements"],
+        partner["displacement_mask"],
+    )
+    return mixed
+
+
+def _mix_rows(
+    lam: np.float32,
+    own: Float32[np.ndarray, "*batch row column"],
+    own_mask: Bool[np.ndarray, "*batch row"],
+    partner: Float32[np.ndarray, "*batch row column"],
+    partner_mask: Bool[np.ndarray, "*batch row"],
+) -> tuple[Float32[np.ndarray, "*batch row column"], Bool[np.ndarray, "*batch row"]]:
+    if own_mask.all() and partner_mask.all():
+        return _blend(lam, own, partner), own_mask
+    mixed, mask = _mix_where_present(
+        lam, own, own_mask[..., None], partner, partner_mask[..., None]
+    )
+    return mixed, mask[..., 0]
+
+
+def _mix_where_present(
+    lam: np.float32, own: np.ndarray, own_mask: np.ndarray, partner: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mix where both are present, the one that is where one is, own's value elsewhere."""
+    single = np.where(mask & ~own_mask, partner, own)
+    return np.where(own_mask & mask, _blend(lam, own, partner), single), own_mask | mask
+
+
+def _blend(lam: np.float32, own: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    return lam * own + (1 - lam) * partner

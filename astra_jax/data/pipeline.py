@@ -1,0 +1,167 @@
+"""The training stream: plan, load, mix, batch, onto devices.
+
+Batch k is a function of the seed and k alone: the same bytes for any number of workers, processes
+or devices and after any resume. Features are read when they are needed, straight from the match
+files.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from astra_jax.data.clips import held_classes, read_clip
+from astra_jax.data.mixup import KINDS, ClipTable, EpochPlan, mix, pair_clips, plan
+from astra_jax.data.soccernet import Half
+from astra_jax.data.targets import TargetSpec, clip_starts
+from astra_jax.errors import UserError
+
+# Batches are large (34 MB at full size and batch 8): a few are read ahead, not grain's 500.
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+WORKER_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+BATCHES_AHEAD_PER_WORKER = 2
+
+
+class TrainingStream:
+    """Batches of mixed training clips from the halves of a split, by number.
+
+    Reads `config.seed`, `data.workers`, `clip`, `targets`, `mixup` and `training.batch_size`
+    (global: every process loads its slice of it). Classes, sources and audio are the halves'.
+    Errors: UserError naming the config key, at once, or the file, when a batch is loaded.
+    """
+
+    def __init__(
+        self,
+        halves: Sequence[Half],
+        config: Any,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ) -> None:
+        """`process_index` and `process_count` are jax's where they are not given."""
+        index = jax.process_index() if process_index is None else process_index
+        count = jax.process_count() if process_count is None else process_count
+        _check(config, halves, count)
+        self._workers = config.data.workers
+        self._local_batch = config.training.batch_size // count
+        self._loader = _Loader(halves, config, index * self._local_batch, self._local_batch)
+        self.steps_per_epoch: int = self._loader.steps_per_epoch
+
+    @property
+    def clips(self) -> ClipTable:
+        """The clips that an epoch chooses from."""
+        return self._loader.clips
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch, counted from 0; the same in every process."""
+        return self._loader.plan(epoch)
+
+    def batches(self, start_step: int, total_steps: int) -> Iterator[dict[str, Any]]:
+        """Batches start_step, ..., total_steps - 1 (this process's slice of each), as NumPy arrays.
+
+        Close the iterator, or exhaust it, to end its threads or worker processes.
+        """
+        samples = grain.MapDataset.range(
+            start_step * self._local_batch, total_steps * self._local_batch
+        )
+        batches = samples.map(self._loader).batch(self._local_batch)
+        if self._workers == 0:
+            dataset = batches.to_iter_dataset(READ_OPTIONS)
+        else:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+            options = grain.MultiprocessingOptions(
+                num_workers=min(self._workers, max(1, total_steps - start_step)),
+                per_worker_buffer_size=BATCHES_AHEAD_PER_WORKER,
+            )
+            dataset = batches.to_iter_dataset(WORKER_READ_OPTIONS).mp_prefetch(
+                options, worker_init_fn=_keep_off_accelerators
+            )
+        iterator = iter(dataset)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+
+def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    """The global batch on the devices, from this process's slice of it; axis 0 is split.
+
+    The devices of the sharding must divide the global batch.
+    """
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch
+    )
+
+
+class _Loader:
+    """Loads one mixed clip by its number; travels to worker processes."""
+
+    def __init__(self, halves: Sequence[Half], config: Any, offset: int, local_batch: int) -> None:
+        self._halves = tuple(halves)
+        self._spec = TargetSpec.from_config(config, len(halves[0].spec.classes))
+        starts = [clip_starts(half.seconds, config.clip.stride_seconds) for half in halves]
+        counts = np.array([len(of_half) for of_half in starts])
+        self._where = [(index, start) for index, of_half in enumerate(starts) for start in of_half]
+        self.clips = ClipTable(pair_clips(counts), held_classes(halves, starts, self._spec))
+        batch_size = config.training.batch_size
+        self.steps_per_epoch = len(self.clips.pairs) // batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"training.batch_size: {batch_size}, but an epoch has only "
+                f"{len(self.clips.pairs)} clips; lower it or train on more matches"
+            )
+        self._seed, self._batch_size = config.seed, batch_size
+        self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
+        self._offset, self._local_batch = offset, local_batch
+
+    def plan(self, epoch: int) -> EpochPlan:
+        return _cached_plan(self._seed, epoch, self._batch_size, self.clips, *self._mixup)
+
+    def __call__(self, sample: int) -> dict[str, Any]:
+        step, row = divmod(int(sample), self._local_batch)
+        epoch, step = divmod(step, self.steps_per_epoch)
+        entry = self.plan(epoch)
+        row += self._offset
+        own = self._clip(entry.own[step, row])
+        if self._mixup[0] == "none":
+            return own
+        return mix(own, self._clip(entry.partner[step, row]), entry.lam[step])
+
+    def _clip(self, clip: int) -> dict[str, Any]:
+        half, start = self._where[clip]
+        return read_clip(self._halves[half], start, self._spec)
+
+
+# Prefetching crosses from one epoch into the next: two plans are alive at once.
+_cached_plan = functools.lru_cache(maxsize=4)(plan)
+
+
+def _keep_off_accelerators(worker_index: int, worker_count: int) -> None:
+    """Loading needs no device; a worker that opened one would take it from the training."""
+    del worker_index, worker_count
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _check(config: Any, halves: Sequence[Half], processes: int) -> None:
+    if not halves:
+        raise UserError("data.splits.train: no half to train on; list at least one match")
+    batch_size, workers = config.training.batch_size, config.data.workers
+    if batch_size < 1 or batch_size % processes:
+        raise UserError(
+            f"training.batch_size: {batch_size}, it must be a positive multiple of the "
+            f"{processes} process(es)"
+        )
+    if workers < 0:
+        raise UserError(f"data.workers: {workers}, it must be 0 (threads) or more (processes)")
+    if config.seed < 0:
+        raise UserError(f"seed: {config.seed}, it must be 0 or more")
+    if config.clip.stride_seconds <= 0:
+        raise UserError("clip.stride_seconds: must be positive")
+    if config.mixup.kind not in KINDS:
+        raise UserError(f"mixup.kind: {config.mixup.kind!r}, not one of {', '.join(KINDS)}")
+    if config.mixup.alpha <= 0 or config.mixup.beta <= 0:
+        raise UserError("mixup.alpha and mixup.beta: must be positive")

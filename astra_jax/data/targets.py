@@ -1,0 +1,135 @@
+"""Events to class targets, displacements and masks, and back.
+
+The one home of the displacement's sign: a displacement is position minus event, in output
+positions, so a refined position is position minus displacement.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from astra_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """Shape of a clip's targets: its length, rate and radii in seconds, and `classes` actions."""
+
+    clip_seconds: float
+    positions_per_second: float
+    class_radius_seconds: float
+    displacement_radius_seconds: float
+    classes: int
+
+    @property
+    def positions(self) -> int:
+        """Output positions of a clip."""
+        return round(self.clip_seconds * self.positions_per_second)
+
+    @classmethod
+    def from_config(cls, config: Any, classes: int) -> "TargetSpec":
+        """The spec of `config.clip` and `config.targets`, for `classes` actions.
+
+        Errors: UserError where a length or rate is not positive or a radius is negative.
+        """
+        spec = cls(
+            clip_seconds=config.clip.seconds,
+            positions_per_second=config.clip.positions_per_second,
+            class_radius_seconds=config.targets.class_radius_seconds,
+            displacement_radius_seconds=config.targets.displacement_radius_seconds,
+            classes=classes,
+        )
+        if spec.clip_seconds <= 0 or spec.positions < 1:
+            raise UserError(
+                f"clip.seconds ({spec.clip_seconds}) and clip.positions_per_second "
+                f"({spec.positions_per_second}): a clip must hold at least one output position"
+            )
+        if min(spec.class_radius_seconds, spec.displacement_radius_seconds) < 0:
+            raise UserError("targets: class_radius_seconds and displacement_radius_seconds >= 0")
+        return spec
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What a clip's output should be; column 0 is background, action c is column c + 1.
+
+    `displacements` count where `displacement_mask` is True and are 0 elsewhere; background has
+    none.
+    """
+
+    class_targets: Float32[np.ndarray, "position class"]
+    displacements: Float32[np.ndarray, "position class"]
+    displacement_mask: Bool[np.ndarray, "position class"]
+
+
+def clip_starts(seconds: float, stride_seconds: float = 25) -> list[float]:
+    """Starts in seconds of a half's training clips: 0, stride, ..., below its last second.
+
+    `range(0, T - 1, stride)` for whole seconds; always at least one.
+    """
+    count = max(1, math.ceil((seconds - 1) / stride_seconds))
+    return [index * stride_seconds for index in range(count)]
+
+
+def window_starts(seconds: float, stride_seconds: float = 8) -> list[float]:
+    """Starts in seconds of a half's inference windows, as `clip_starts` with another stride.
+
+    Differs from the published implementation: it skips each half's last window.
+    """
+    return clip_starts(seconds, stride_seconds)
+
+
+def event_positions(
+    milliseconds: Int[np.ndarray, "event"], positions_per_second: float
+) -> Int[np.ndarray, "event"]:
+    """Output positions, counted from the start of the half, of events: floor(ms / 1000 * rate)."""
+    return np.floor(milliseconds / 1000 * positions_per_second).astype(np.int64)
+
+
+def clip_targets(
+    positions: Int[np.ndarray, "event"],
+    classes: Int[np.ndarray, "event"],
+    start_position: int,
+    spec: TargetSpec,
+) -> Targets:
+    """Targets of the clip that begins at `start_position`, from the positions of a half's events.
+
+    `positions` count from the start of the half, `classes` are actions from 0. Only events inside
+    the clip count. Class targets are 1 within the class radius of an event, both ends included,
+    background is 1 where no action is. Within the displacement radius the displacement is that to
+    the nearest event of the class, the earlier on a tie (paper, section 3: the anchors' radii r_c and r_d).
+    Differs from the published implementation: where two events of a class are close, it lets the
+    later annotation overwrite its whole range; and it drops events in the last 25 s of a half's
+    last clip.
+    """
+    shape = (spec.positions, spec.classes + 1)
+    class_targets = np.zeros(shape, np.float32)
+    displacements = np.zeros(shape, np.float32)
+    distances = np.full(shape, np.inf)
+    class_radius = spec.class_radius_seconds * spec.positions_per_second
+    displacement_radius = spec.displacement_radius_seconds * spec.positions_per_second
+    steps = np.arange(spec.positions)
+    inside = (positions >= start_position) & (positions < start_position + spec.positions)
+    order = np.argsort(positions[inside], kind="stable")
+    for position, action in zip(positions[inside][order], classes[inside][order], strict=True):
+        offset = steps - (position - start_position)
+        column = action + 1
+        class_targets[np.abs(offset) <= class_radius, column] = 1
+        nearer = (np.abs(offset) <= displacement_radius) & (np.abs(offset) < distances[:, column])
+        displacements[nearer, column] = offset[nearer]
+        distances[nearer, column] = np.abs(offset[nearer])
+    class_targets[:, 0] = ~class_targets[:, 1:].any(axis=1)
+    return Targets(class_targets, displacements, np.isfinite(distances))
+
+
+def refine(
+    positions: Float[np.ndarray, "*shape"], displacement_mean: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Where the model places the events: its output positions minus its displacements.
+
+    Any shapes that broadcast; positions in, positions out, neither rounded nor clamped.
+    """
+    return positions - displacement_mean
