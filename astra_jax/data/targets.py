@@ -100,7 +100,7 @@ def clip_targets(
     `positions` count from the start of the half, `classes` are actions from 0. Only events inside
     the clip count. Class targets are 1 within the class radius of an event, both ends included,
     background is 1 where no action is. Within the displacement radius the displacement is that to
-    the nearest event of the class, the earlier on a tie (paper, section 3: the anchors' radii r_c and r_d).
+    the nearest event of the class, the earlier on a tie (paper, section 3: radii r_c and r_d).
     Differs from the published implementation: where two events of a class are close, it lets the
     later annotation overwrite its whole range; and it drops events in the last 25 s of a half's
     last clip.

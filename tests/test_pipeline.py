@@ -1,0 +1,218 @@
+"""The training stream: the same bytes for any number of workers, processes, devices, resumes."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from matches import MATCH, WIDE, annotation, index, stream_config, write_match
+
+from astra_jax.data.audio import power_to_db
+from astra_jax.data.clips import read_clip
+from astra_jax.data.mixup import mix
+from astra_jax.data.pipeline import TrainingStream, put_batch
+from astra_jax.data.soccernet import CLASSES, Half, load_split
+from astra_jax.data.targets import TargetSpec
+from astra_jax.errors import UserError
+
+COMMENTARY = Path(__file__).parents[2] / "shared" / "data" / "commentary"
+OTHER = "league/season/C - D"
+SPEC = TargetSpec(50, 2, 2, 3, len(CLASSES))
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> list[Half]:
+    """Two matches of 300 s halves, 6 pairs of clips each; the second lacks a source and audio."""
+    rows = [
+        annotation(half, 1000 * s, CLASSES[s % 17]) for half in (1, 2) for s in range(3, 295, 7)
+    ]
+    write_match(tmp_path, MATCH, (300, 300), rows)
+    folder = write_match(tmp_path, OTHER, (300, 300), rows[::3], seed=5000)
+    (folder / WIDE.format(half=1)).unlink()
+    (folder / "audio2.npy").unlink()
+    return index(tmp_path, MATCH, OTHER)
+
+
+def digest(batch: dict) -> str:
+    leaves, structure = jax.tree.flatten(batch)
+    value = hashlib.sha256(str(structure).encode())
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        value.update(f"{array.dtype}{array.shape}".encode())
+        value.update(np.ascontiguousarray(array).tobytes())
+    return value.hexdigest()
+
+
+def digests(halves: list[Half], start: int, stop: int, **data: object) -> list[str]:
+    stream = TrainingStream(halves, stream_config(None, **data))
+    return [digest(batch) for batch in stream.batches(start, stop)]
+
+
+def test_a_batch_holds_the_planned_clips_mixed(halves):
+    stream = TrainingStream(halves, stream_config(None))
+    assert stream.steps_per_epoch == 3 and stream.clips.pairs.shape == (24, 2)
+    batches = list(stream.batches(0, 5))
+    assert len(batches) == 5
+    starts = [(half, start) for half in halves for start in range(0, 299, 25)]
+    for step, batch in enumerate(batches):
+        entry = stream.plan(step // 3)
+        for row in range(8):
+            own, partner = (
+                read_clip(*starts[clips[step % 3, row]], SPEC)
+                for clips in (entry.own, entry.partner)
+            )
+            expected = mix(own, partner, entry.lam[step % 3])
+            assert digest(jax.tree.map(lambda array: array[row], batch)) == digest(expected)  # noqa: B023
+
+
+def test_shapes_and_types_are_those_of_the_config(halves):
+    batch = next(TrainingStream(halves, stream_config(None)).batches(0, 1))
+    shapes = jax.tree.map(lambda array: (array.dtype.name, array.shape), batch)
+    assert shapes == {
+        "features": (("float32", (8, 50, 6)), ("float32", (8, 100, 3))),
+        "log_mel": ("float32", (8, 5000, 4)),
+        "masks": {
+            "features": (("bool", (8, 50)), ("bool", (8, 100))),
+            "log_mel": ("bool", (8, 5000)),
+        },
+        "class_targets": ("float32", (8, 100, 18)),
+        "displacements": ("float32", (8, 100, 18)),
+        "displacement_mask": ("bool", (8, 100, 18)),
+    }
+
+
+def test_a_clip_holds_its_rows_decibels_and_targets(halves):
+    clip = read_clip(halves[0], 275, SPEC)
+    assert clip["features"][0][:, 0].tolist() == [1275 + min(i, 24) for i in range(50)]
+    assert clip["features"][1][:, 0].tolist() == [1550 + min(i, 49) for i in range(100)]
+    power = np.minimum(np.arange(28_500, 33_500), 30_999).astype(np.float32)
+    np.testing.assert_array_equal(clip["log_mel"][:, 0], power_to_db(power))
+    # Events every 7 s from 3 s; the first in the clip is second 276, class 276 % 17 = 4.
+    assert np.flatnonzero(clip["class_targets"][:, 5])[:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_clip_without_audio_is_at_the_floor_and_masked(halves):
+    clip = read_clip(halves[3], 0, SPEC)
+    assert (clip["log_mel"] == -80).all() and not clip["masks"]["log_mel"].any()
+
+
+def test_without_audio_in_the_data_set_the_key_is_absent(tmp_path):
+    write_match(tmp_path, seconds=(300, 300), audio=False)
+    stream = TrainingStream(index(tmp_path, audio=None), stream_config(None))
+    batch = next(stream.batches(0, 1))
+    assert "log_mel" not in batch and "log_mel" not in batch["masks"]
+
+
+@pytest.mark.parametrize(("kind", "clips_read"), [("none", 8), ("plain", 16), ("balanced", 16)])
+def test_without_mixup_no_partner_is_read(halves, monkeypatch, kind, clips_read):
+    config = stream_config(None)
+    config.mixup.kind = kind
+    reads = []
+    read_source = Half.read_source
+    monkeypatch.setattr(Half, "read_source", lambda *args: reads.append(1) or read_source(*args))
+    batch = next(TrainingStream(halves, config).batches(0, 1))
+    assert len(reads) == 2 * clips_read  # two sources
+    assert (set(np.unique(batch["class_targets"])) == {0, 1}) == (kind == "none")
+
+
+def test_batches_are_the_same_bytes_after_any_resume(halves):
+    whole = digests(halves, 0, 8)
+    assert len(set(whole)) == 8
+    for start in (1, 3, 5):
+        assert digests(halves, start, 8) == whole[start:]
+
+
+def test_batches_are_the_same_bytes_for_any_number_of_workers(halves):
+    assert digests(halves, 1, 8, workers=2) == digests(halves, 1, 8)
+
+
+def test_the_slices_of_all_processes_make_up_the_batch(halves):
+    config = stream_config(None)
+    whole = list(TrainingStream(halves, config).batches(2, 5))
+    parts = [list(TrainingStream(halves, config, index, 4).batches(2, 5)) for index in range(4)]
+    for step in range(3):
+        joined = jax.tree.map(
+            lambda *arrays: np.concatenate(arrays), *(part[step] for part in parts)
+        )
+        assert digest(joined) == digest(whole[step])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_devices_hold_the_same_bytes(halves, devices):
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    batch = next(TrainingStream(halves, stream_config(None)).batches(4, 5))
+    placed = put_batch(batch, sharding)
+    assert all(array.sharding == sharding for array in jax.tree.leaves(placed))
+    assert digest(placed) == digest(batch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_user_error_while_loading_surfaces_as_itself(halves, workers):
+    broken = halves[0].sources[0].path
+    values = np.load(broken)
+    values[:] = np.nan
+    np.save(broken, values)
+    stream = TrainingStream(halves, stream_config(None, workers=workers))
+    with pytest.raises(UserError, match="NaN") as error:
+        list(stream.batches(0, 6))
+    assert str(broken) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_leaving_early_ends_the_workers(halves):
+    batches = TrainingStream(halves, stream_config(None, workers=2)).batches(0, 1000)
+    next(batches)
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"training.batch_size": 25}, "training.batch_size"),
+        ({"training.batch_size": 0}, "training.batch_size"),
+        ({"data.workers": -1}, "data.workers"),
+        ({"seed": -1}, "seed"),
+        ({"clip.stride_seconds": 0}, "clip.stride_seconds"),
+        ({"clip.seconds": 0}, "clip.seconds"),
+        ({"targets.class_radius_seconds": -1}, "class_radius_seconds"),
+        ({"mixup.kind": "cut"}, "mixup.kind"),
+        ({"mixup.beta": 0.0}, "mixup.beta"),
+    ],
+)
+def test_a_bad_config_names_its_key(halves, change, word):
+    config = stream_config(None)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError) as error:
+        TrainingStream(halves, config)
+    assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_an_error(halves):
+    with pytest.raises(UserError, match=r"training\.batch_size: 8.*3 process"):
+        TrainingStream(halves, stream_config(None), 0, 3)
+
+
+@pytest.mark.skipif(not COMMENTARY.is_dir(), reason="the real commentary features are not here")
+def test_a_batch_of_real_commentary_at_two_rates(caplog):
+    sources = (
+        {"pattern": "{half}_commentary_words.npy", "rows_per_second": 1, "widths": (17, 32)},
+        {"pattern": "{half}_commentary_pace.npy", "rows_per_second": 2, "widths": (6,)},
+    )
+    with caplog.at_level(logging.ERROR):
+        halves = index(
+            COMMENTARY, *load_split(str(COMMENTARY / "train.txt")), sources=sources, audio=None
+        )
+    stream = TrainingStream(halves, stream_config(None))
+    assert stream.steps_per_epoch > 1000 and stream.clips.holds.any(axis=0).all()
+    batch = next(stream.batches(5000, 5001))
+    assert [array.shape for array in batch["features"]] == [(8, 50, 49), (8, 100, 6)]
+    assert all(mask.all() for mask in batch["masks"]["features"])
+    assert all(np.isfinite(array).all() for array in batch["features"])
