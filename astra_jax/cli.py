@@ -1,0 +1,203 @@
+"""The `astra` command: one subcommand a tool."""
+
+import argparse
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astra_jax.data.soccernet import load_split, read_raw_annotations
+from astra_jax.errors import UserError
+from astra_jax.evaluation.metrics import METRICS, SUBSETS, Block, average_maps
+from astra_jax.files import write_atomically
+from astra_jax.spotting.results import read_predictions
+
+LABELS_FILE = "Labels-v2.json"
+
+_SUBSET_TITLES = ("all", "visible", "not shown")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `astra ARGV`; the exit code, 2 for anything that the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="astra", description="Spot the actions of football broadcasts.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_evaluate, _add_score):
+        add(commands)
+    args, rest = parser.parse_known_args(argv)
+    overrides = rest if "overrides" in args else []
+    if rest and not overrides:
+        parser.error(f"unknown argument {rest[0]}; see astra {args.command} --help")
+    args.overrides = overrides
+    return run_command(lambda: args.run(args))
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """0, or 2 with one line on stderr where `command` raises UserError."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def score_table(blocks: Mapping[str, Block]) -> str:
+    """Readable text of `metrics.json`'s blocks, in percent: the averages, then each class."""
+    rows: list[tuple[str, Sequence[str]]] = [("Average-mAP, %", _SUBSET_TITLES)]
+    for metric, block in blocks.items():
+        rows.append((metric, [f"{100 * block[f'a_mAP{subset}']:.2f}" for subset in SUBSETS]))
+    for metric, block in blocks.items():
+        rows += [("", ()), (f"{metric} per class, %", _SUBSET_TITLES)]
+        for name in block["a_mAP_per_class"]:
+            values = [block[f"a_mAP_per_class{subset}"][name] for subset in SUBSETS]
+            rows.append((name, [f"{100 * value:.2f}" for value in values]))
+    width = max(len(title) for title, _ in rows)
+    lines = [title.ljust(width) + "".join(f"{cell:>11}" for cell in cells) for title, cells in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], example: str
+) -> argparse.ArgumentParser:
+    """A subcommand whose help is the first paragraph of its function's docstring."""
+    description = inspect.getdoc(run) or ""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=description.splitlines()[0],
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    example = "astra train --config configs/astra.py --workdir runs/astra --config.data.root=DIR"
+    parser = _add(commands, "train", _train, example)
+    parser.add_argument("--config", required=True, metavar="FILE", help="a config file")
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+    )
+    parser.set_defaults(overrides=[])
+
+
+def _train(args: argparse.Namespace) -> None:
+    """Train a config, or go on where the run in this folder stopped.
+
+    Values of the config are set by --config.KEY=VALUE.
+    """
+    from astra_jax import configuration, runs  # JAX takes seconds to import
+
+    _log_to_stderr()
+    runs.train(configuration.load_config(args.config, args.overrides), args.workdir)
+
+
+def _add_evaluate(commands: Any) -> None:
+    example = "astra evaluate --workdir runs/astra --split test --out runs/astra/test"
+    parser = _add(commands, "evaluate", _evaluate, example)
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+    )
+    parser.add_argument(
+        "--split", required=True, metavar="NAME", help="a split of the config, or a list of matches"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="OUT", help="gets results and metrics.json"
+    )
+    parser.set_defaults(overrides=[])
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    """Predict a split with a run's best checkpoint, write the results and score them.
+
+    Where the data lie elsewhere now, say so by --config.data.root=DIR.
+    """
+    from astra_jax import runs
+
+    _log_to_stderr()
+    blocks = runs.evaluate(args.workdir, args.split, args.out, args.overrides)
+    if blocks is not None:
+        print(score_table(blocks))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+def _add_score(commands: Any) -> None:
+    example = "astra score --labels SoccerNet --predictions out/results.zip --split test"
+    parser = _add(commands, "score", _score, example)
+    parser.add_argument(
+        "--labels",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help=f"folder that holds league/season/match/{LABELS_FILE}",
+    )
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="DIR|ZIP",
+        help="results folder or zip: league/season/match/results_spotting.json",
+    )
+    matches = parser.add_mutually_exclusive_group()
+    matches.add_argument("--split", metavar="NAME", help="train, valid or test of SoccerNet")
+    matches.add_argument(
+        "--matches", metavar="FILE", help="text file, one league/season/match a line"
+    )
+    parser.add_argument(
+        "--metric",
+        nargs="+",
+        default=["tight", "loose"],
+        choices=list(METRICS),
+        metavar="NAME",
+        help=f"some of {', '.join(METRICS)} (default: tight loose)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the scores there, as in metrics.json"
+    )
+
+
+def _score(args: argparse.Namespace) -> None:
+    """Score results by the official SoccerNet metric.
+
+    Without --split and --matches every labelled match counts; each needs its predictions.
+    """
+    chosen = args.split or args.matches
+    matches = load_split(chosen) if chosen else labelled_matches(args.labels)
+    labels = {match: read_raw_annotations(args.labels / match / LABELS_FILE) for match in matches}
+    predictions = read_predictions(args.predictions, matches)
+    blocks = average_maps(labels, predictions, args.metric)
+    if args.json is not None:
+        try:
+            write_atomically(args.json, json.dumps(blocks, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{args.json}: cannot be written ({error.strerror or error}); mend --json"
+            ) from error
+    print(f"{len(matches)} match{'es' if len(matches) > 1 else ''}\n\n{score_table(blocks)}")
+
+
+def labelled_matches(root: Path) -> tuple[str, ...]:
+    """Every `league/season/match` under `root` that has a label file, sorted.
+
+    Raises UserError where there is no such folder or no label file in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder of labels; mend --labels")
+    files = root.glob(f"*/*/*/{LABELS_FILE}")
+    matches = tuple(sorted(file.parent.relative_to(root).as_posix() for file in files))
+    if not matches:
+        raise UserError(
+            f"{root}: holds no league/season/match/{LABELS_FILE}; mend --labels, or download "
+            "SoccerNet-v2's labels"
+        )
+    return matches
