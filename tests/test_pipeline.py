@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-import time
+import multiprocessing
 from pathlib import Path
 
 import jax
@@ -141,16 +141,18 @@ def test_the_slices_of_all_processes_make_up_the_batch(halves):
         assert digest(joined) == digest(whole[step])
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_devices_hold_the_same_bytes(halves, devices):
+@pytest.mark.parametrize(("devices", "workers"), [(1, 0), (8, 0), (8, 1)])
+def test_the_devices_hold_the_same_bytes(halves, devices, workers):
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    batch = next(TrainingStream(halves, stream_config(None)).batches(4, 5))
-    placed = put_batch(batch, sharding)
+    stream = TrainingStream(halves, stream_config(None, workers=workers))
+    # All are placed before one is looked at: a batch must not live in memory that the next one
+    # takes over.
+    placed = [put_batch(batch, sharding) for batch in stream.batches(2, 8)]
     assert all(array.sharding == sharding for array in jax.tree.leaves(placed))
-    assert digest(placed) == digest(batch)
+    assert [digest(batch) for batch in placed] == digests(halves, 2, 8)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -168,9 +170,18 @@ def test_a_user_error_while_loading_surfaces_as_itself(halves, workers):
 def test_leaving_early_ends_the_workers(halves):
     batches = TrainingStream(halves, stream_config(None, workers=2)).batches(0, 1000)
     next(batches)
-    start = time.monotonic()
+    assert len(multiprocessing.active_children()) == 2
     batches.close()
-    assert time.monotonic() - start < 20
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_is_an_error_that_names_the_key(halves):
+    batches = TrainingStream(halves, stream_config(None, workers=1)).batches(0, 1000)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(UserError, match=r"data\.workers"):
+        list(batches)
 
 
 @pytest.mark.parametrize(

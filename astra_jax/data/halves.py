@@ -56,14 +56,15 @@ class Half:
     def _read(
         self, file: ArrayFile | None, rate: float, width: int, start: int, count: int
     ) -> tuple[Float32[np.ndarray, "row column"], Bool[np.ndarray, "row"]]:
-        values = np.zeros((count, width), np.float32)
         # Whole rows that fit in the half: 1e-6 takes up rounding of rates such as 1/3.
         rows = 0 if file is None else min(file.rows, int(self.seconds * rate + 1e-6))
         if file is None or rows == 0:
-            return values, np.zeros(count, bool)
+            return np.zeros((count, width), np.float32), np.zeros(count, bool)
         inside = max(0, min(rows - start, count))
-        repeats = rows >= (self.seconds - TAIL_SECONDS) * rate
-        if inside < count and repeats:
+        if inside == count:
+            return file.read(start, start + count), np.ones(count, bool)
+        values = np.zeros((count, width), np.float32)
+        if rows >= (self.seconds - TAIL_SECONDS) * rate:
             first = min(start, rows - 1)
             read = file.read(first, first + max(inside, 1))
             values[:inside] = read[:inside]

@@ -83,6 +83,13 @@ class TrainingStream:
         iterator = iter(dataset)
         try:
             yield from iterator
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # grain's words
+                raise
+            raise UserError(
+                "data.workers: a worker process died (killed, or out of memory or of shared "
+                "memory in /dev/shm); set data.workers=0 to load in threads"
+            ) from error
         finally:
             iterator.close()
 
