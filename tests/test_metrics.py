@@ -187,7 +187,7 @@ def test_several_metrics_at_once_are_the_single_ones() -> None:
         ({MATCH: []}, {MATCH: []}, "at6", "metric 'at6' is unknown"),
         ({MATCH: [{"label": "Goal"}]}, {MATCH: []}, "at1", "annotation 1: it has no 'gameTime'"),
         ({MATCH: [event(1, position="x")]}, {MATCH: []}, "at1", "annotation 1: invalid literal"),
-        ({MATCH: ["x"]}, {MATCH: []}, "at1", "annotation 1: "),
+        ({MATCH: [event(1, gameTime=1)]}, {MATCH: []}, "at1", "annotation 1: 'int' object"),
         ({MATCH: []}, {MATCH: [spot(1, 0.5), spot(1, "x")]}, "at1", "prediction 2: its"),
         ({MATCH: [event(-20_000)]}, {MATCH: []}, "at1", "more than two hours before"),
     ],

@@ -13,10 +13,12 @@ from astra_jax.errors import UserError
 Kind = Literal["soft", "hard"]
 Decay = Literal["quadratic", "linear", "sqrt"]
 
-SOFT_WINDOWS_SECONDS: tuple[float, ...] = (5, 7, 9, 12, 10, 14, 14, 5, 8, 8, 8, 8, 13, 5, 6, 6, 6)
+SOFT_WINDOWS_SECONDS: tuple[float, ...] = tuple(
+    map(float, (5, 7, 9, 12, 10, 14, 14, 5, 8, 8, 8, 8, 13, 5, 6, 6, 6))
+)
 """The published Soft-NMS windows of the 17 classes, in the official class order."""
 
-HARD_WINDOWS_SECONDS: tuple[float, ...] = (8,)
+HARD_WINDOWS_SECONDS: tuple[float, ...] = (8.0,)
 """The published window of plain suppression, for every class."""
 
 _EXPONENTS: dict[Decay, float] = {"quadratic": 2.0, "linear": 1.0, "sqrt": 0.5}
@@ -46,7 +48,7 @@ class SuppressionSpec:
     threshold: smallest score that is still a spot.
     decay: how a soft window weakens towards its centre; hard suppression has none.
 
-    Raises UserError naming the config key for a value that makes no sense.
+    Raises UserError naming the config key for a window or threshold that isn't positive.
     """
 
     kind: Kind = "soft"
@@ -56,14 +58,6 @@ class SuppressionSpec:
     threshold: float = 0.01
 
     def __post_init__(self) -> None:
-        for key, value, allowed in (
-            ("kind", self.kind, get_args(Kind)),
-            ("decay", self.decay, get_args(Decay)),
-        ):
-            if value not in allowed:
-                raise UserError(
-                    f"config inference.suppression.{key} is {value!r}; use one of {list(allowed)}"
-                )
         if not self.windows_seconds or not all(
             math.isfinite(window) and window > 0 for window in self.windows_seconds
         ):
@@ -81,7 +75,16 @@ class SuppressionSpec:
     def from_config(
         cls, config: Mapping[str, Any], positions_per_second: float, threshold: float = 0.01
     ) -> "SuppressionSpec":
-        """Read `kind`, `decay` and `windows_seconds` of the config's `inference.suppression`."""
+        """Read `kind`, `decay` and `windows_seconds` of the config's `inference.suppression`.
+
+        Raises UserError naming the config key for a value that isn't allowed.
+        """
+        for key, allowed in (("kind", get_args(Kind)), ("decay", get_args(Decay))):
+            if config[key] not in allowed:
+                raise UserError(
+                    f"config inference.suppression.{key} is {config[key]!r}; use one of "
+                    f"{list(allowed)}"
+                )
         return cls(
             kind=config["kind"],
             decay=config["decay"],
