@@ -185,3 +185,13 @@ def test_the_table_fits_long_class_names() -> None:
     assert lines[1].split() == ["tight", "50.00", "50.00", "50.00"]
     assert lines[-1] == name + "     100.00" * 3
     assert len(lines[1]) == len(lines[-1])
+
+
+def test_config_values_reach_the_commands_that_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("astra_jax.cli._train", lambda args: seen.append(args))
+    arguments = ["train", "--config", "c.py", "--config.data.root=/a b", "--workdir", "w"]
+    assert main([*arguments, "--config.seed=1"]) == 0
+    assert seen[0].config == "c.py"
+    assert seen[0].workdir == Path("w")
+    assert seen[0].overrides == ["--config.data.root=/a b", "--config.seed=1"]
