@@ -155,10 +155,11 @@ def test_balanced_partners_are_uniform_over_the_classes():
 # The queue
 
 
-class Scripted:
-    """Stands for a random generator: says what was asked for and answers from a list."""
+class Scripted(np.random.Generator):
+    """A generator whose integers come from a list and whose choices are the first ones."""
 
     def __init__(self, *integers: list[int]) -> None:
+        super().__init__(np.random.PCG64(0))
         self.answers = list(integers)
 
     def choice(self, holders: np.ndarray, size: int, replace: bool) -> np.ndarray:

@@ -4,14 +4,13 @@ The plan is a pure function over clip ids, so that a batch depends on the seed a
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from astra_jax.errors import UserError
 
-Kind = Literal["balanced", "plain", "none"]
 KINDS = ("balanced", "plain", "none")
 SLOTS = 2
 """Clips that the balanced queue keeps a class."""
@@ -58,7 +57,7 @@ def plan(
     epoch: int,
     batch_size: int,
     clips: ClipTable,
-    kind: Kind = "balanced",
+    kind: str = "balanced",
     alpha: float = 1.0,
     beta: float = 0.6,
 ) -> EpochPlan:

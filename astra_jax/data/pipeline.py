@@ -133,10 +133,10 @@ class _Loader:
         epoch, step = divmod(step, self.steps_per_epoch)
         entry = self.plan(epoch)
         row += self._offset
-        own = self._clip(entry.own[step, row])
+        own = self._clip(int(entry.own[step, row]))
         if self._mixup[0] == "none":
             return own
-        return mix(own, self._clip(entry.partner[step, row]), entry.lam[step])
+        return mix(own, self._clip(int(entry.partner[step, row])), float(entry.lam[step]))
 
     def _clip(self, clip: int) -> dict[str, Any]:
         half, start = self._where[clip]
