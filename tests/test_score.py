@@ -189,7 +189,12 @@ def test_the_table_fits_long_class_names() -> None:
 
 def test_config_values_reach_the_commands_that_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("astra_jax.cli._train", lambda args: seen.append(args))
+
+    def train(args: Any) -> None:
+        """Stands in for the training."""
+        seen.append(args)
+
+    monkeypatch.setattr("astra_jax.cli._train", train)
     arguments = ["train", "--config", "c.py", "--config.data.root=/a b", "--workdir", "w"]
     assert main([*arguments, "--config.seed=1"]) == 0
     assert seen[0].config == "c.py"
