@@ -83,11 +83,11 @@ class ModelConfig:
             raise UserError(
                 f"config.model.codes: {self.codes!r} is none of {', '.join(get_args(Codes))}"
             )
-        if self.audio is not None and (self.audio.mels < 16 or self.audio.segments < 1):
+        if self.audio is not None and (0 in self.audio.image or self.audio.segments < 1):
             raise UserError(
-                f"config.data.audio: {self.audio.mels} mels and {self.audio.frames} frames a clip "
-                "are too few: VGGish needs at least 16 mels and one segment of "
-                f"{self.audio.segment_frames} frames"
+                f"config.model.audio: segments of {self.audio.segment_frames} frames and "
+                f"{self.audio.mels} mels in clips of {self.audio.frames} frames don't fit VGGish: "
+                "it needs at least 16 frames and 16 mels, and one whole segment a clip"
             )
 
     @property

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from astra_jax.errors import UserError
+
 
 class AmsgradState(NamedTuple):
     """Step count, first and second moments, and the running maximum of the second."""
@@ -60,6 +62,13 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Sc
     `"step"` moves at every step of the same curve.
     """
     cfg = config.optimizer
+    if not 0 <= cfg.warmup_epochs < config.training.epochs:
+        raise UserError(
+            f"config.optimizer.warmup_epochs: {cfg.warmup_epochs}, it must be below "
+            f"training.epochs ({config.training.epochs})"
+        )
+    if cfg.schedule not in ("epoch", "step"):
+        raise UserError(f"config.optimizer.schedule: {cfg.schedule!r}, not 'epoch' or 'step'")
     scale = 1 if cfg.schedule == "epoch" else steps_per_epoch
     curve = optax.warmup_cosine_decay_schedule(
         init_value=0.0,

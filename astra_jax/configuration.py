@@ -1,0 +1,126 @@
+"""Config files with overrides, and the config that a run keeps in its folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from astra_jax.defaults import paper
+from astra_jax.errors import UserError
+
+_MEND = "see astra_jax/defaults.py for every key"
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of the file at `path` (or `path:argument`), with `--config.key=value` overrides.
+
+    Raises:
+        UserError: no such file, no such key, or a value of the wrong type.
+    """
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        raise UserError(f"--config: there is no file {file}: configs/demo.py runs without any data")
+    values = flags.FlagValues()
+    arguments = ["astra", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    return _parsed(values, arguments)
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """`config` with `--config.key=value` overrides applied in place; raises UserError."""
+    values = flags.FlagValues()
+    arguments = ["astra", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+    return _parsed(values, arguments)
+
+
+def _parsed(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
+    for argument in arguments[1:]:
+        if not argument.startswith("--config"):
+            raise UserError(f"{argument}: unknown argument; config values are --config.KEY=VALUE")
+    try:
+        rest = values(arguments)
+    except (AttributeError, KeyError) as error:
+        # Nested errors arrive as the repr of a repr.
+        key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
+        raise UserError(f"config has no key {key}; {_MEND}") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"config: {message}; {_MEND}") from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]}: unknown argument; config values are --config.KEY=VALUE")
+    return values.config
+
+
+def to_json(config: ConfigDict) -> str:
+    """`config` as JSON text, its keys in order."""
+    return json.dumps(plain(config), indent=1) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """ConfigDicts as dicts and tuples as lists, all the way down."""
+    if isinstance(value, ConfigDict):
+        return {key: plain(value[key]) for key in value}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def from_json(path: Path) -> ConfigDict:
+    """The config that a run keeps at `path`; keys that it does not know have the default.
+
+    Raises:
+        UserError: the file is missing or is no config.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: is {path.parent} the --workdir of a training run?")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        config = paper()
+        with config.unlocked():
+            for key, value in saved.items():
+                _fill(config, key, _tuples(value))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a run's config ({error}): restore it or train anew") from error
+    config.lock()
+    return config
+
+
+def _fill(config: ConfigDict, key: str, value: Any) -> None:
+    if isinstance(config.get(key), ConfigDict) and isinstance(value, dict):
+        for name, item in value.items():
+            _fill(config[key], name, item)
+    elif value is not None or config.get(key) is not None:
+        with config.ignore_type():
+            config[key] = ConfigDict(value) if isinstance(value, dict) else value
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def differences(config: ConfigDict, other: ConfigDict) -> list[str]:
+    """Dotted keys whose values differ, or that one of the two lacks."""
+
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        items = [flat(item, f"{prefix}.{key}".lstrip(".")) for key, item in value.items()]
+        return {key: item for part in items for key, item in part.items()}
+
+    first, second = flat(plain(config)), flat(plain(other))
+    missing = object()
+    return sorted(
+        key
+        for key in first.keys() | second.keys()
+        if first.get(key, missing) != second.get(key, missing)
+    )

@@ -1,0 +1,121 @@
+"""Every config value, with the paper's default. A config file changes what it needs."""
+
+from ml_collections import ConfigDict, config_dict
+
+from astra_jax.data.soccernet import CLASSES
+from astra_jax.spotting.suppression import SOFT_WINDOWS_SECONDS
+
+
+def paper() -> ConfigDict:
+    """The paper's model and training (sections 3.5 and 4.3), the challenge's class list.
+
+    A value of None is filled in where it is used; the comment says with what.
+    """
+    config = ConfigDict()
+    config.seed = 1
+    config.data = _data()
+    # Parameters of simulated matches (data.simulation); None: the files under data.root.
+    config.simulation = None
+    config.clip = ConfigDict({"seconds": 50, "stride_seconds": 25, "positions_per_second": 2})
+    # r_c and r_d.
+    config.targets = ConfigDict({"class_radius_seconds": 2.0, "displacement_radius_seconds": 3.0})
+    # "balanced", "plain" or "none"; lambda ~ Beta(alpha, beta).
+    config.mixup = ConfigDict({"kind": "balanced", "alpha": 1.0, "beta": 0.6})
+    config.model = _model()
+    config.loss = ConfigDict(
+        {"focal": True, "classification_weight": 100.0, "displacement_weight": 1.0}
+    )
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 5e-5,  # at batch 8; scaled by sqrt(batch / 8)
+            "schedule": "epoch",  # or "step"
+            "warmup_epochs": 3,
+            "weight_decay": 1e-5,
+            "amsgrad": True,
+        }
+    )
+    config.training = ConfigDict(
+        {
+            "batch_size": 8,  # over all devices
+            "epochs": 50,
+            "validate_every_epochs": 1,
+            "patience_epochs": 15,  # without a better or equal validation score
+            "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
+        }
+    )
+    config.inference = _inference()
+    return config
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
+        {
+            # ROOT/league/season/match/; labels, features and audio may lie under other roots.
+            "root": config_dict.placeholder(str),
+            "labels_root": config_dict.placeholder(str),
+            "features_root": config_dict.placeholder(str),
+            "audio_root": config_dict.placeholder(str),
+            "labels_file": "Labels-v2.json",
+            "classes": CLASSES,
+            "unknown_labels": "error",  # or "skip"
+            # Shipped lists (train, valid, test, challenge) or paths of text files.
+            "splits": {"train": "train", "valid": "valid", "test": "test", "challenge": "challenge"},
+            "sources": (
+                {
+                    "pattern": "{half}_baidu_soccer_embeddings.npy",
+                    "rows_per_second": 1.0,
+                    "widths": (2048, 2048, 384, 2048, 2048),
+                },
+            ),
+            "audio": {
+                "pattern": "audio{half}.npy",
+                "frames_per_second": 100,
+                "mels": 128,
+                "floor_db": -80.0,
+            },
+            "workers": 0,  # processes that load clips; 0: threads of this one
+        }
+    )
+
+
+def _model() -> ConfigDict:
+    return ConfigDict(
+        {
+            "dim": 512,
+            "heads": 8,
+            "feed_forward": 2048,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "hierarchical": True,
+            "uncertainty": True,
+            "dropout": 0.1,
+            "embedding_dropout": 0.4,
+            "head_dropout": 0.4,
+            "temporal_dropout": 0.5,
+            "temporal_switch": 0.3,
+            "codes": "uniform",  # or "sinusoidal": codes and queries start on one clock
+            # VGGish: a segment of 96 frames (0.96 s) becomes one token.
+            "audio": {
+                "segment_frames": 96,
+                "channels": (64, 128, 256, 256, 512, 512),
+                "hidden": 4096,
+            },
+            # Of the computation; None: bfloat16 on GPU and TPU, float32 on CPU.
+            "dtype": config_dict.placeholder(str),
+        }
+    )
+
+
+def _inference() -> ConfigDict:
+    return ConfigDict(
+        {
+            "stride_seconds": 8,
+            "batch_size": 32,  # windows at a time, over the devices of this host
+            "threshold": 0.01,
+            "suppression": {
+                "kind": "soft",  # or "hard"
+                "decay": "quadratic",  # or "linear", "sqrt"
+                "windows_seconds": SOFT_WINDOWS_SECONDS,  # one a class
+            },
+        }
+    )

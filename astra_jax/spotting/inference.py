@@ -1,0 +1,139 @@
+"""From a half to dense scores: overlapping windows, each spot landed where it is refined to."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from astra_jax.data.audio import power_to_db
+from astra_jax.data.soccernet import Half
+from astra_jax.data.targets import refine, window_starts
+from astra_jax.model import ASTRA, ModelConfig, Predictions
+from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
+from astra_jax.training.state import batch_sharding, make_mesh, replicated
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseScores:
+    """A half's scores at every output position, action classes only.
+
+    `sigma_seconds` is the standard deviation of the time at the window and position that gave
+    the score, NaN where there is no score; None for a model without uncertainty.
+    """
+
+    scores: Float[np.ndarray, "position class"]
+    sigma_seconds: Float[np.ndarray, "position class"] | None
+
+
+class Predictor:
+    """Predicts halves with one model on the devices of this host."""
+
+    def __init__(self, config: ConfigDict, model_config: ModelConfig, params: Any) -> None:
+        self.config, self.model_config = config, model_config
+        mesh = make_mesh(jax.local_devices())
+        devices = len(jax.local_devices())
+        self._batch_size = -(-config.inference.batch_size // devices) * devices
+        self._inputs, self._everywhere = batch_sharding(mesh), replicated(mesh)
+        self.params = jax.device_put(params, self._everywhere)
+        model = ASTRA(model_config)
+        self._apply = jax.jit(lambda p, inputs: model.apply({"params": p}, inputs, train=False))
+        self._rate = config.clip.positions_per_second
+        self._suppression = SuppressionSpec.from_config(
+            config.inference.suppression, self._rate, config.inference.threshold
+        )
+
+    def replace_params(self, params: Any) -> None:
+        """Goes on with other parameters of the same model; nothing is compiled again."""
+        self.params = jax.device_put(params, self._everywhere)
+
+    def spots(self, half: Half) -> Spots:
+        """The spots of one half: dense scores, suppressed."""
+        dense = self.dense_scores(half)
+        spots = suppress(dense.scores, self._suppression)
+        if dense.sigma_seconds is None:
+            return spots
+        sigma = dense.sigma_seconds[spots.positions, spots.classes]
+        return dataclasses.replace(spots, sigma_seconds=sigma)
+
+    def dense_scores(self, half: Half) -> DenseScores:
+        """Scores of every position of a half (section 3.6); windows are predicted in batches.
+
+        Differs from the published implementation: the last window of a half is predicted too.
+        """
+        starts = window_starts(half.seconds, self.config.inference.stride_seconds)
+        parts = []
+        for first in range(0, len(starts), self._batch_size):
+            chosen = starts[first : first + self._batch_size]
+            # A short batch is filled up with its last window, so one program serves all.
+            filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
+            inputs = jax.device_put(read_windows(half, filled, self.model_config), self._inputs)
+            outputs = jax.device_get(self._apply(self.params, inputs))
+            parts.append(jax.tree.map(lambda leaf, n=len(chosen): leaf[:n], outputs))
+        predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return land(
+            predictions,
+            np.round(np.asarray(starts) * self._rate).astype(np.int64),
+            positions=max(1, round(half.seconds * self._rate)),
+            positions_per_second=self._rate,
+            threshold=self.config.inference.threshold,
+        )
+
+
+def read_windows(
+    half: Half, starts: list[float], model_config: ModelConfig
+) -> dict[str, Any]:
+    """The model's inputs for windows of a half that start at `starts` seconds."""
+    features, masks = [], []
+    for i, source in enumerate(model_config.sources):
+        read = {s: half.read_source(i, half.spec.sources[i].rows(s), source.rows) for s in set(starts)}
+        features.append(np.stack([read[s][0] for s in starts]))
+        masks.append(np.stack([read[s][1] for s in starts]))
+    inputs: dict[str, Any] = {"features": tuple(features), "masks": {"features": tuple(masks)}}
+    audio, spec = model_config.audio, half.spec.audio
+    if audio is not None and spec is not None:
+        read = {s: half.read_mel_power(spec.frames(s), audio.frames) for s in set(starts)}
+        power = np.stack([read[s][0] for s in starts])
+        inputs["log_mel"] = power_to_db(power, spec.floor_db)
+        inputs["masks"]["log_mel"] = np.stack([read[s][1] for s in starts])
+    return inputs
+
+
+def land(
+    predictions: Predictions,
+    starts: Int[np.ndarray, " window"],
+    positions: int,
+    positions_per_second: float,
+    threshold: float = 0.01,
+) -> DenseScores:
+    """Lands the windows' predictions on the positions of a half.
+
+    Every position t and action with a probability above `threshold` lands at
+    `round(start + t - mu)`, half to even, clamped into the half; the largest probability wins
+    (on a tie the earliest window and position).
+
+    Args:
+        predictions: one window a row, NumPy arrays.
+        starts: first position of each window in the half.
+        positions: of the half.
+    """
+    probabilities = predictions.probabilities[..., 1:]
+    window, step, action = np.nonzero(probabilities > threshold)
+    kept = (window, step, action)
+    score = probabilities[kept].astype(np.float64)
+    mean = predictions.displacement_mean[..., 1:][kept].astype(np.float64)
+    landed = np.rint(refine(starts[window] + step, mean)).astype(np.int64)
+    landed = np.clip(landed, 0, positions - 1)
+    # Rising scores, and of equal ones the earliest last: the last assignment stays.
+    order = np.lexsort((-np.arange(len(score)), score))
+    place = (landed[order], action[order])
+    dense = np.zeros((positions, probabilities.shape[-1]))
+    dense[place] = score[order]
+    if predictions.displacement_log_variance is None:
+        return DenseScores(dense, None)
+    log_variance = predictions.displacement_log_variance[..., 1:][kept].astype(np.float64)
+    sigma = np.full_like(dense, np.nan)
+    sigma[place] = (np.exp(log_variance / 2) / positions_per_second)[order]
+    return DenseScores(dense, sigma)

@@ -1,0 +1,106 @@
+"""Checkpoints of a run, by Orbax: the latest to go on from, the best to predict with."""
+
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from astra_jax.errors import UserError
+
+
+class Checkpoints:
+    """`WORKDIR/checkpoints/latest` and `best`, each a step folder that is complete or absent.
+
+    A latest checkpoint holds the whole training state and a small JSON of progress, a best
+    one only the parameters. Saving goes on in the background while training does.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        root = (workdir / "checkpoints").absolute()
+        # One more than the newest: it is the way back where the newest can't be read.
+        self._latest = _manager(root / "latest", keep=2)
+        self._best = _manager(root / "best", keep=1)
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, None where there is none."""
+        return self._latest.latest_step()
+
+    def save_latest(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+        """Saves the state after `step` steps, unless it is there already."""
+        if step in self._latest.all_steps():
+            return
+        self._latest.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+            ),
+        )
+
+    def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """State (placed as `abstract_state` says) and progress of the newest checkpoint.
+
+        Raises:
+            UserError: the checkpoint is of another model.
+        """
+        step = self.latest_step()
+        try:
+            restored = self._latest.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract_state),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise _other_model(self._latest.directory, error) from error
+        return restored.state, restored.progress
+
+    def save_best(self, step: int, params: Any) -> None:
+        """Saves the parameters as the best so far, unless those of this step are there."""
+        if step in self._best.all_steps():
+            return
+        self._best.save(step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
+
+    def restore_best(self, abstract_params: Any) -> tuple[int, Any]:
+        """Step and parameters of the best checkpoint.
+
+        Raises:
+            UserError: there is none yet, or it is of another model.
+        """
+        step = self._best.latest_step()
+        if step is None:
+            raise UserError(
+                f"{self._best.directory}: no checkpoint yet: train first, at least until the "
+                "first validation"
+            )
+        try:
+            restored = self._best.restore(
+                step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise _other_model(self._best.directory, error) from error
+        return step, restored.params
+
+    def close(self) -> None:
+        """Waits until all is on disk."""
+        for manager in (self._best, self._latest):
+            manager.wait_until_finished()
+            manager.close()
+
+
+def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.LatestN(keep),
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
+    )
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def _other_model(directory: Any, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{directory}: the checkpoint is of another model ({reason}): use the config it was "
+        "trained with, or another --workdir"
+    )

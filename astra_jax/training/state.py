@@ -1,0 +1,129 @@
+"""The training state, how it starts, and one step of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.training.losses import LossConfig, losses
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training carries from step to step.
+
+    `loss_sums`: total, classification and displacement loss summed over the epoch so far.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    optimizer: optax.OptState
+    loss_sums: Float[Array, "3"]
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (or of those given) along the axis `data`."""
+    devices = jax.devices() if devices is None else devices
+    # Linen with dropout fails under the default, explicit sharding.
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole: state and metrics."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: clips are split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def example_inputs(config: ModelConfig) -> dict[str, Any]:
+    """Zeros of the shapes the model takes, one clip."""
+    return {
+        "features": tuple(jnp.zeros((1, s.rows, s.width)) for s in config.sources),
+        "log_mel": None
+        if config.audio is None
+        else jnp.zeros((1, config.audio.frames, config.audio.mels)),
+    }
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Any:
+    """Fresh parameters of `ASTRA(config)`."""
+    return ASTRA(config).init(key, example_inputs(config), train=False)["params"]
+
+
+def abstract_params(config: ModelConfig, sharding: NamedSharding) -> Any:
+    """Shapes, types and placement of the parameters; nothing is computed."""
+    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def init_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh
+) -> TrainState:
+    """The state before step 0, drawn from `seed` and placed on every device of `mesh`."""
+
+    def init(key: jax.Array) -> TrainState:
+        params = init_params(config, key)
+        return TrainState(
+            jnp.zeros([], jnp.int32), params, optimizer.init(params), jnp.zeros(3, jnp.float32)
+        )
+
+    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def make_train_step(
+    config: ModelConfig,
+    loss_config: LossConfig,
+    optimizer: optax.GradientTransformation,
+    steps_per_epoch: int,
+    seed: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Float[Array, "3"]]]:
+    """The jitted step: (state, batch) to (next state, total, classification, displacement loss).
+
+    The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
+    repeats itself after a resume.
+    """
+    model = ASTRA(config)
+    base_key = jax.random.key(seed)
+
+    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, Float[Array, "3"]]:
+        dropout, augment = jax.random.split(jax.random.fold_in(base_key, state.step))
+
+        def loss(params: Any) -> tuple[Array, Array]:
+            rngs = {"dropout": dropout, "augment": augment}
+            predictions = model.apply({"params": params}, batch, train=True, rngs=rngs)
+            parts = losses(
+                predictions,
+                batch["class_targets"],
+                batch["displacements"],
+                batch["displacement_mask"],
+                loss_config,
+            )
+            parts_array = jnp.stack([parts.total, parts.classification, parts.displacement])
+            return parts.total, parts_array
+
+        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        epoch_starts = state.step % steps_per_epoch == 0
+        sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + values
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, optimizer_state, sums), values
+
+    everywhere = replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))

@@ -1,0 +1,36 @@
+"""A small ASTRA on simulated matches: needs no files.
+
+Command:  python train.py --config configs/demo.py --workdir runs/demo
+          python evaluate.py --workdir runs/demo --split test --out runs/demo/test
+"""
+
+from ml_collections import ConfigDict
+
+from astra_jax.data import simulation
+from astra_jax.defaults import paper
+
+
+def get_config() -> ConfigDict:
+    """The paper's config at a size for two CPU cores."""
+    config = paper()
+    config.simulation = simulation.default_config()
+    with config.ignore_type():
+        config.data.update(simulation.data_config(""))
+        config.data.root = None
+    config.model.update(
+        dim=64,
+        heads=2,
+        feed_forward=128,
+        encoder_layers=3,
+        decoder_layers=2,
+        dropout=0.0,
+        embedding_dropout=0.0,
+        head_dropout=0.1,
+        temporal_dropout=0.1,
+        temporal_switch=0.1,
+        codes="sinusoidal",
+        audio={"segment_frames": 16, "channels": (8, 8, 16, 16, 24, 24), "hidden": 64},
+    )
+    config.optimizer.update(learning_rate=7e-4, schedule="step", warmup_epochs=1, amsgrad=False)
+    config.training.update(batch_size=16, epochs=16, validate_every_epochs=4)
+    return config
