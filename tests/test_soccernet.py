@@ -203,7 +203,8 @@ def test_a_damaged_array_is_an_error(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, grid(50, 7))
     whole = path.read_bytes()
-    for content in (b"", b"text", whole[:60], whole[:-4], whole + b"x"):
+    garbled = whole.replace(b"(50, 7)", b"(50, 7(")
+    for content in (b"", b"text", whole[:60], whole[:-4], whole + b"x", garbled):
         path.write_bytes(content)
         with pytest.raises(UserError) as error:
             open_array(path)

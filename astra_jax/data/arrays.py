@@ -4,6 +4,7 @@ A memory map of a file that shrinks kills the process, and its pages look like a
 """
 
 import os
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from jaxtyping import Float32
 from astra_jax.errors import UserError
 
 FLOAT_BYTES = (2, 4, 8)
+# What numpy's header parser lets out where the header is garbage.
+HEADER_ERRORS = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def open_array(path: Path) -> ArrayFile:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except HEADER_ERRORS as error:
         raise UserError(
             f"{path}: not a readable .npy file; write it again with numpy.save"
         ) from error
