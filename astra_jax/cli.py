@@ -83,7 +83,10 @@ def _add_train(commands: Any) -> None:
     parser = _add(commands, "train", _train, example)
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file")
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/CONFIG'S NAME)",
     )
     parser.set_defaults(overrides=[])
 
@@ -96,7 +99,8 @@ def _train(args: argparse.Namespace) -> None:
     from astra_jax import configuration, runs  # JAX takes seconds to import
 
     _log_to_stderr()
-    runs.train(configuration.load_config(args.config, args.overrides), args.workdir)
+    config = configuration.load_config(args.config, args.overrides)
+    runs.train(config, args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -128,7 +132,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("astra_jax").setLevel(logging.INFO)
 
 
 def _add_score(commands: Any) -> None:

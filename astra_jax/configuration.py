@@ -86,7 +86,9 @@ def from_json(path: Path) -> ConfigDict:
             for key, value in saved.items():
                 _fill(config, key, _tuples(value))
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not a run's config ({error}): restore it or train anew") from error
+        raise UserError(
+            f"{path}: not a run's config ({error}): restore it or train anew"
+        ) from error
     config.lock()
     return config
 

@@ -59,7 +59,12 @@ def _data() -> ConfigDict:
             "classes": CLASSES,
             "unknown_labels": "error",  # or "skip"
             # Shipped lists (train, valid, test, challenge) or paths of text files.
-            "splits": {"train": "train", "valid": "valid", "test": "test", "challenge": "challenge"},
+            "splits": {
+                "train": "train",
+                "valid": "valid",
+                "test": "test",
+                "challenge": "challenge",
+            },
             "sources": (
                 {
                     "pattern": "{half}_baidu_soccer_embeddings.npy",

@@ -198,9 +198,7 @@ def _validator(config: ConfigDict, model_config: ModelConfig, spec: DataSpec) ->
 
 def _matches(config: ConfigDict, split: str) -> tuple[str, ...]:
     name = config.data.splits.get(split, split)
-    import os
-    p = os.path.join(config.data.labels_root or config.data.root or "", name)
-    return load_split(p if os.path.exists(p) else name)
+    return load_split(name, config.data.labels_root or config.data.root)
 
 
 def _labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:

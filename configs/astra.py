@@ -3,7 +3,8 @@
 Command:  python train.py --config configs/astra.py --config.data.root=SOCCERNET
 Data:     SOCCERNET/league/season/match/ with {1,2}_baidu_soccer_embeddings.npy, audio{1,2}.npy
           and Labels-v2.json (README, "SoccerNet").
-Size:     168,372,918 parameters; a batch of 8 clips over all devices; 50 epochs of about 4,000 steps.
+Size:     168,372,918 parameters; batches of 8 clips over all devices, 50 epochs of about
+          4,000 steps.
 Expected: 66.82 tight and 78.09 loose Average-mAP on the test split, as the paper reports
           (mean of five seeds). These are its figures, not ours: we have not trained it at
           full size yet.

@@ -503,3 +503,14 @@ def test_the_real_commentary_is_indexed_whole():
     for half in halves:
         values, present = half.read_source(0, int(half.seconds) - 25, 50)
         assert present.all() and values.shape == (50, 49)
+
+
+def test_a_slice_takes_a_part_of_a_split_and_a_path_may_count_from_the_root(tmp_path):
+    (tmp_path / "mine.txt").write_text("l/s/A\nl/s/B\nl/s/C\n", encoding="utf-8")
+    assert load_split("mine.txt[:2]", tmp_path) == ("l/s/A", "l/s/B")
+    assert load_split("mine.txt[-1:]", tmp_path) == ("l/s/C",)
+    assert load_split("train[290:]") == load_split("train")[290:]
+    with pytest.raises(UserError, match="lists no match"):
+        load_split("mine.txt[5:]", tmp_path)
+    with pytest.raises(UserError, match="neither"):
+        load_split("mine.txt")

@@ -5,6 +5,7 @@ for each half, one file a source and one of mel power; the three kinds may have 
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
@@ -66,26 +67,42 @@ SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
 _log = logging.getLogger(__name__)
 
 
-def load_split(name_or_path: str) -> tuple[str, ...]:
+def load_split(name_or_path: str, root: Path | str | None = None) -> tuple[str, ...]:
     """The matches of a shipped list (a name of SPLITS) or of a text file, in the file's order.
 
-    One `league/season/match` a line; blank lines and lines that begin with # are skipped.
+    One `league/season/match` a line; blank lines and lines that begin with # are skipped. A path
+    counts from the current folder, or from `root` where it is not there. A slice behind the
+    name takes a part: `train.txt[:70]`, `train.txt[-10:]`.
     Errors: UserError for a missing, unreadable or empty list, a match listed twice, a path that is
     absolute, holds a backslash or climbs with "..".
     """
-    if name_or_path in SPLITS:
-        text = (resources.files("astra_jax.data") / "splits" / f"{name_or_path}.txt").read_text(
-            encoding="utf-8"
-        )
-    else:
-        try:
-            text = Path(name_or_path).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{name_or_path}: neither a shipped split ({', '.join(SPLITS)}) nor a readable "
-                "text file with one league/season/match a line; mend data.splits or the path"
-            ) from error
-    matches = []
+    sliced = re.fullmatch(r"(.*)\[(-?\d*):(-?\d*)\]", name_or_path)
+    name, first, last = sliced.groups() if sliced else (name_or_path, "", "")
+    part = slice(*(int(number) if number.strip("-") else None for number in (first, last)))
+    matches = _listed(_split_text(name, root), name)[part]
+    if not matches:
+        raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
+    return tuple(matches)
+
+
+def _split_text(name: str, root: Path | str | None) -> str:
+    if name in SPLITS:
+        shipped = resources.files("astra_jax.data") / "splits" / f"{name}.txt"
+        return shipped.read_text(encoding="utf-8")
+    path = Path(name).expanduser()
+    if root is not None and not path.exists():
+        path = Path(root).expanduser() / name
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{name}: neither a shipped split ({', '.join(SPLITS)}) nor a readable text file with "
+            "one league/season/match a line, here or below data.root; mend data.splits or the path"
+        ) from error
+
+
+def _listed(text: str, name_or_path: str) -> list[str]:
+    matches: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         match = line.strip().rstrip("/")
         if not match or match.startswith("#"):
@@ -99,9 +116,7 @@ def load_split(name_or_path: str) -> tuple[str, ...]:
         if match in matches:
             raise UserError(f"{name_or_path}: line {number} lists {match!r} again; remove it")
         matches.append(match)
-    if not matches:
-        raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
-    return tuple(matches)
+    return matches
 
 
 def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) -> list[Half]:

@@ -1,6 +1,7 @@
 """From a half to dense scores: overlapping windows, each spot landed where it is refined to."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from astra_jax.data.audio import power_to_db
+from astra_jax.data.clips import read_inputs
 from astra_jax.data.soccernet import Half
 from astra_jax.data.targets import refine, window_starts
 from astra_jax.model import ASTRA, ModelConfig, Predictions
@@ -69,10 +70,11 @@ class Predictor:
             chosen = starts[first : first + self._batch_size]
             # A short batch is filled up with its last window, so one program serves all.
             filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
-            inputs = jax.device_put(read_windows(half, filled, self.model_config), self._inputs)
-            outputs = jax.device_get(self._apply(self.params, inputs))
-            parts.append(jax.tree.map(lambda leaf, n=len(chosen): leaf[:n], outputs))
-        predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+            inputs = jax.device_put(
+                read_windows(half, filled, self.config.clip.seconds), self._inputs
+            )
+            parts.append(jax.device_get(self._apply(self.params, inputs)))
+        predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
         return land(
             predictions,
             np.round(np.asarray(starts) * self._rate).astype(np.int64),
@@ -82,23 +84,11 @@ class Predictor:
         )
 
 
-def read_windows(
-    half: Half, starts: list[float], model_config: ModelConfig
-) -> dict[str, Any]:
+def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> dict[str, Any]:
     """The model's inputs for windows of a half that start at `starts` seconds."""
-    features, masks = [], []
-    for i, source in enumerate(model_config.sources):
-        read = {s: half.read_source(i, half.spec.sources[i].rows(s), source.rows) for s in set(starts)}
-        features.append(np.stack([read[s][0] for s in starts]))
-        masks.append(np.stack([read[s][1] for s in starts]))
-    inputs: dict[str, Any] = {"features": tuple(features), "masks": {"features": tuple(masks)}}
-    audio, spec = model_config.audio, half.spec.audio
-    if audio is not None and spec is not None:
-        read = {s: half.read_mel_power(spec.frames(s), audio.frames) for s in set(starts)}
-        power = np.stack([read[s][0] for s in starts])
-        inputs["log_mel"] = power_to_db(power, spec.floor_db)
-        inputs["masks"]["log_mel"] = np.stack([read[s][1] for s in starts])
-    return inputs
+    # A batch that was filled up holds its last window many times.
+    read = {start: read_inputs(half, start, clip_seconds) for start in set(starts)}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(read[start] for start in starts))
 
 
 def land(

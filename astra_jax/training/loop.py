@@ -20,7 +20,6 @@ from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from astra_jax.training.state import (
-    TrainState,
     batch_sharding,
     init_state,
     make_mesh,

@@ -79,7 +79,9 @@ def displacement_loss(
         weight = _UNCERTAINTY_WEIGHT
         error = weight * error * jnp.exp(-log_variance) + (1 - weight) * log_variance
     window = 2 * mask_radius + 1
-    reach = jax.lax.reduce_window(class_targets, 0.0, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME")
+    reach = jax.lax.reduce_window(
+        class_targets, 0.0, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME"
+    )
     clips, positions, _ = mean.shape
     return jnp.sum(jnp.where(mask, error * reach, 0.0)) / (clips * positions)
 

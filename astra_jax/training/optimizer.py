@@ -20,7 +20,9 @@ class AmsgradState(NamedTuple):
     nu_max: optax.Updates
 
 
-def scale_by_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+def scale_by_amsgrad(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
     """AMSGrad as PyTorch computes it, which `optax.scale_by_amsgrad` does not.
 
     The running maximum is of the uncorrected second moment and is bias-corrected afterwards:
@@ -39,11 +41,10 @@ def scale_by_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> o
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
-        first = 1 - b1**count
-        second = 1 - b2**count
-        scaled = jax.tree.map(
-            lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max
-        )
+        # expm1, because 1 - 0.999**t loses four digits in float32.
+        first = -jnp.expm1(count * math.log(b1))
+        second = -jnp.expm1(count * math.log(b2))
+        scaled = jax.tree.map(lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max)
         return scaled, AmsgradState(count, mu, nu, nu_max)
 
     return optax.GradientTransformation(init, update)

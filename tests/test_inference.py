@@ -1,0 +1,127 @@
+"""Windows, landing and sigma, on numbers worked out by hand."""
+
+import jax
+import numpy as np
+import pytest
+from matches import index, stream_config, write_match
+
+from astra_jax.defaults import paper
+from astra_jax.model import ModelConfig, Predictions
+from astra_jax.runs import predict_matches
+from astra_jax.spotting.inference import Predictor, land, read_windows
+from astra_jax.training.state import init_params
+
+
+def predictions(windows, positions, entries, uncertainty=True):
+    """One action class; entries: (window, position, probability, mean, log variance)."""
+    shape = (windows, positions, 2)
+    probabilities, mean, log_variance = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    probabilities[..., 0] = 0.9
+    for window, position, p, mu, lv in entries:
+        probabilities[window, position, 1] = p
+        mean[window, position, 1] = mu
+        log_variance[window, position, 1] = lv
+    return Predictions(probabilities, mean, log_variance if uncertainty else None)
+
+
+def landed(dense):
+    rows, _ = np.nonzero(dense.scores)
+    return {int(row): float(dense.scores[row, 0]) for row in rows}
+
+
+def test_scores_land_where_they_are_refined_to():
+    out = predictions(2, 10, [(0, 4, 0.5, 1.7, 0), (1, 4, 0.25, -2.2, 0)])
+    # 0 + 4 - 1.7 = 2.3; 16 + 4 + 2.2 = 22.2
+    assert landed(land(out, np.array([0, 16]), 30, 2)) == {2: 0.5, 22: 0.25}
+
+
+def test_halves_round_to_even():
+    out = predictions(1, 10, [(0, 2, 0.5, -0.5, 0), (0, 7, 0.4, 0.5, 0)])
+    # 2.5 to 2, 6.5 to 6
+    assert landed(land(out, np.array([0]), 30, 2)) == {2: 0.5, 6: 0.4}
+
+
+def test_positions_outside_the_half_are_clamped_and_the_largest_score_wins():
+    entries = [(0, 0, 0.5, 3, 0), (0, 1, 0.7, 5, 0), (0, 9, 0.2, -9, 0)]
+    assert landed(land(predictions(1, 10, entries), np.array([0]), 12, 2)) == {0: 0.7, 11: 0.2}
+
+
+def test_a_score_at_the_threshold_does_not_land():
+    out = predictions(1, 10, [(0, 3, 0.01, 0, 0), (0, 6, 0.0101, 0, 0)])
+    assert list(landed(land(out, np.array([0]), 10, 2))) == [6]
+
+
+def test_background_is_no_action():
+    dense = land(predictions(1, 4, []), np.array([0]), 4, 2)
+    assert dense.scores.shape == (4, 1) and not dense.scores.any()
+
+
+def test_sigma_is_that_of_the_window_and_position_that_gave_the_score():
+    entries = [(0, 5, 0.6, 0, 2 * np.log(3.0)), (1, 5, 0.4, 0, 2 * np.log(7.0))]
+    dense = land(predictions(2, 10, entries), np.array([0, 0]), 10, 2)
+    assert dense.sigma_seconds[5, 0] == pytest.approx(1.5)
+    assert np.isnan(dense.sigma_seconds[4, 0])
+    assert land(predictions(1, 4, [], False), np.array([0]), 4, 2).sigma_seconds is None
+
+
+def run_config(root, **data):
+    config = paper()
+    with config.ignore_type():
+        config.update(stream_config(root, mels=16).to_dict())
+        config.data.audio = None
+    config.data.update(data)
+    config.model.update(dim=16, heads=2, feed_forward=16, encoder_layers=2, decoder_layers=1)
+    return config
+
+
+def predictor_of(config):
+    model_config = ModelConfig.from_config(config)
+    params = init_params(model_config, jax.random.key(0))
+    return Predictor(config, model_config, params)
+
+
+def test_the_last_window_of_a_half_is_predicted(tmp_path):
+    """Zeros would stay where no window reaches: the last begins at 64 s of 70."""
+    write_match(tmp_path, seconds=(70, 33))
+    config = run_config(tmp_path)
+    halves = index(tmp_path, audio=None)
+    predictor = predictor_of(config)
+    dense = predictor.dense_scores(halves[0])
+    assert dense.scores.shape == (140, 17)
+    # The untrained model gives every position some 0.5, moved by less than 2 positions.
+    assert (dense.scores[130:138].max(axis=1) > 0.1).all()
+
+
+def test_the_batch_size_of_windows_changes_nothing(tmp_path):
+    write_match(tmp_path, seconds=(120, 60))
+    halves = index(tmp_path, audio=None)
+    results = []
+    for size in (8, 24):
+        config = run_config(tmp_path)
+        config.inference.batch_size = size
+        results.append(predictor_of(config).dense_scores(halves[0]))
+    np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-5)
+
+
+def test_windows_repeat_the_last_row_past_the_end(tmp_path):
+    write_match(tmp_path, seconds=(70, 70))
+    half = index(tmp_path, audio=None)[0]
+    inputs = read_windows(half, [40.0, 64.0], 50)
+    first = inputs["features"][0]
+    assert first.shape == (2, 50, 6)
+    np.testing.assert_allclose(first[0, :30, 0], 1000 + np.arange(40, 70))
+    np.testing.assert_allclose(first[0, 30:, 0], 1069)
+    np.testing.assert_allclose(first[1, 6:, 0], 1069)
+    assert inputs["masks"]["features"][0].all()
+
+
+def test_every_match_has_its_spots_with_sigma(tmp_path):
+    write_match(tmp_path, "l/s/A", seconds=(60, 50))
+    write_match(tmp_path, "l/s/B", seconds=(50, 51), seed=1)
+    config = run_config(tmp_path)
+    halves = index(tmp_path, "l/s/A", "l/s/B", audio=None)
+    spots = predict_matches(predictor_of(config), halves, config.data.classes)
+    assert list(spots) == ["l/s/A", "l/s/B"]
+    assert {spot["half"] for spot in spots["l/s/A"]} == {"1", "2"}
+    assert all(float(spot["sigma_seconds"]) > 0 for spot in spots["l/s/B"])
+    assert max(int(spot["position"]) for spot in spots["l/s/A"]) < 60_000
