@@ -22,9 +22,16 @@ FRAMES_PER_SECOND = 100
 REFERENCE_POWER = 7430.77
 """The mel power that counts as 0 dB."""
 
+EMBEDDING_SCALE = 6.0
+"""Embeddings are stored this much larger, so that what they say outweighs the codes added to their
+tokens: at a scale of 1 a small ASTRA is still guessing after the steps in which it now learns."""
+DRIFT_DIRECTIONS = 2
+"""Directions in which an embedding drifts."""
+LOUDNESS_DRIFT_DB = 3.0
+FRAME_NOISE_DB = 4.0
+
 _REACH_SECONDS = 13.0
 _CONTEXT_WIDTH_SECONDS = 1.1
-_DRIFT_DIRECTIONS = 2
 _BACKGROUND_DB = -30.0
 
 
@@ -66,8 +73,9 @@ _SYMBOLS = tuple(sorted({s for p in CLASS_PATTERNS.values() for s, _ in p.contex
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """Strengths of the signals; visual ones in units of the embeddings' noise, which is 1.
+    """Strengths of the signals; visual ones in units of the embeddings' noise.
 
+    alarm: a bump in embedding 0 that all classes share.
     opening: the group's bumps in embedding 0 (around the event).
     direction: the bumps along the direction of play in embeddings 0 and 1.
     context: the bumps in embedding 2 before or after the event.
@@ -78,6 +86,7 @@ class SignalSpec:
     sound_noise_db: the crowd, changing from second to second.
     """
 
+    alarm: float
     opening: float
     direction: float
     context: float
@@ -119,13 +128,16 @@ def draw_patterns(spec: SignalSpec, rng: np.random.Generator) -> Patterns:
     visual, sound = [], []
     for index, label in enumerate(CLASSES):
         pattern = CLASS_PATTERNS[label]
-        group = 3 * _GROUPS.index(pattern.group)
+        group = _GROUPS.index(pattern.group)
+        opening = spec.opening * wide[1 + 2 * group], spec.opening * wide[2 + 2 * group]
+        play = spec.direction * wide[-1 - group]
         relation = pattern.relation * spec.direction
         bumps = [
-            Bump(-1.6, 0.7, False, _place(0, spec.opening * wide[group])),
-            Bump(0.2, 0.6, False, _place(0, spec.opening * wide[group + 1])),
-            Bump(0.0, 0.9, True, _place(0, spec.direction * wide[group + 2])),
-            Bump(0.3, 0.9, True, _place(1, relation * close[group // 3])),
+            Bump(0.0, 1.0, False, _place(0, spec.alarm * wide[0])),
+            Bump(-1.6, 0.7, False, _place(0, opening[0])),
+            Bump(0.2, 0.6, False, _place(0, opening[1])),
+            Bump(0.0, 0.9, True, _place(0, play)),
+            Bump(0.3, 0.9, True, _place(1, relation * close[group])),
             Bump(0.3, 0.9, False, _place(1, spec.hint * hints[index])),
         ]
         for symbol, lag in pattern.context:
@@ -174,9 +186,9 @@ def embeddings(
     sizes = np.where(events.visible, 1.0, spec.not_shown) * _event_sizes(events, rng)
     signal = clean_signal(patterns.visual, events, sizes, times)
     for first, width in zip(np.cumsum((0, *EMBEDDING_WIDTHS)), EMBEDDING_WIDTHS, strict=False):
-        directions = _unit(rng.standard_normal((_DRIFT_DIRECTIONS, width)))
+        directions = _unit(rng.standard_normal((DRIFT_DIRECTIONS, width)))
         signal[:, first : first + width] += spec.drift * slow(times, rng) @ directions
-    return signal + rng.standard_normal(signal.shape, np.float32)
+    return EMBEDDING_SCALE * (signal + rng.standard_normal(signal.shape, np.float32))
 
 
 def mel_power(
@@ -193,12 +205,12 @@ def mel_power(
     sizes = np.where(events.visible, spec.sound_db, spec.sound_not_shown_db)
     decibels = clean_signal(patterns.sound, events, sizes * _event_sizes(events, rng), coarse)
     decibels += _BACKGROUND_DB - 0.5 * np.arange(MELS, dtype=np.float32)
-    decibels += 3.0 * slow(coarse, rng)[:, :1].astype(np.float32)
+    decibels += LOUDNESS_DRIFT_DB * slow(coarse, rng)[:, :1].astype(np.float32)
     crowd = rng.standard_normal((seconds + 1, MELS)) * spec.sound_noise_db
     knots = np.clip(coarse - 0.5, 0, seconds)
     decibels += _interpolate(crowd, knots)
     fine = _interpolate(decibels, np.arange(frames) / FRAMES_PER_SECOND * 10)
-    fine += 4.0 * rng.standard_normal(fine.shape, np.float32)
+    fine += FRAME_NOISE_DB * rng.standard_normal(fine.shape, np.float32)
     # Digital sound has a loudest value; it also keeps the power inside float16.
     power = REFERENCE_POWER * np.exp(np.minimum(fine, 0.0) * np.float32(np.log(10) / 10))
     return power.T
@@ -208,8 +220,8 @@ def slow(
     times: Float[np.ndarray, "time"], rng: np.random.Generator
 ) -> Float[np.ndarray, "time drift"]:
     """Unit-variance drift with periods of 40 to 400 s, and so hardly any within an event."""
-    periods = np.exp(rng.uniform(np.log(40), np.log(400), (3, _DRIFT_DIRECTIONS)))
-    phases = rng.uniform(0, 2 * np.pi, (3, _DRIFT_DIRECTIONS))
+    periods = np.exp(rng.uniform(np.log(40), np.log(400), (3, DRIFT_DIRECTIONS)))
+    phases = rng.uniform(0, 2 * np.pi, (3, DRIFT_DIRECTIONS))
     waves = np.sin(2 * np.pi * times[:, None, None] / periods + phases)
     return waves.sum(1) * np.sqrt(2 / 3)
 

@@ -38,7 +38,7 @@ JITTERED_CLASSES: tuple[str, ...] = ("Kick-off", "Clearance", "Offside")
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
 
 # Raised when the same spec yields other matches than before, so that old folders are noticed.
-_VERSION = 1
+_VERSION = 2
 _SPEC_FILE = "simulation.json"
 
 
@@ -100,10 +100,11 @@ def default_config() -> ConfigDict:
             "jitter_seconds": 0.15,
             "jittered_seconds": 0.9,
             "signals": {
-                "opening": 2.5,
-                "direction": 3.0,
-                "context": 2.5,
-                "hint": 1.0,
+                "alarm": 5.0,
+                "opening": 4.0,
+                "direction": 4.0,
+                "context": 4.0,
+                "hint": 2.0,
                 "drift": 1.0,
                 "not_shown": 0.15,
                 "sound_db": 2.0,
