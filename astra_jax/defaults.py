@@ -99,6 +99,9 @@ def _model() -> ConfigDict:
             "temporal_dropout": 0.5,
             "temporal_switch": 0.3,
             "codes": "uniform",  # or "sinusoidal": codes and queries start on one clock
+            # Probability of an action at which the classification head starts; None: one half.
+            "class_prior": config_dict.placeholder(float),
+            "aligned_attention": False,  # whether queries start by looking at their own time
             # VGGish: a segment of 96 frames (0.96 s) becomes one token.
             "audio": {
                 "segment_frames": 96,

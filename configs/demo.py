@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
         temporal_dropout=0.1,
         temporal_switch=0.1,
         codes="sinusoidal",
+        class_prior=0.02,
+        aligned_attention=True,
         audio={"segment_frames": 16, "channels": (8, 8, 16, 16, 24, 24), "hidden": 64},
     )
     config.optimizer.update(learning_rate=7e-4, schedule="step", warmup_epochs=1, amsgrad=False)

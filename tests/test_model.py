@@ -286,3 +286,31 @@ def test_rates_of_zero_leave_no_learned_vector():
 def test_example_inputs_fit_the_model():
     shapes = jax.tree.map(jnp.shape, example_inputs(SMALL)["features"])
     assert shapes == ((1, 10, 10), (1, 20, 3))
+
+
+def test_a_class_prior_starts_the_heads_probabilities_there():
+    config = small(class_prior=0.02)
+    params = init_params(config, jax.random.key(0))
+    out = ASTRA(config).apply({"params": params}, random_inputs(config, 2)).probabilities
+    np.testing.assert_allclose(out[..., 1:], 0.02, atol=0.01)
+    np.testing.assert_allclose(out[..., 0], 0.98, atol=0.01)
+
+
+def test_aligned_attention_looks_at_its_own_time_first():
+    def nearest_to_own_time(aligned):
+        config = small(
+            codes="sinusoidal", aligned_attention=aligned, dim=64, hierarchical=False, audio=None
+        )
+        params = init_params(config, jax.random.key(0))
+        inputs = random_inputs(config, 1)
+        _, state = ASTRA(config).apply(
+            {"params": params}, inputs, capture_intermediates=lambda module, _: True
+        )
+        layer = state["intermediates"]["decoder"]["layer_0"]
+        query, key = (layer["cross_attention"][n]["__call__"][0] for n in ("query", "key"))
+        # Tokens of the second source: 20 behind the 20 of the first.
+        logits = np.einsum("cqhd,ckhd->qk", query, key)[:, 20:]
+        return np.abs(np.argmax(logits, axis=1) - np.arange(20)).mean()
+
+    assert nearest_to_own_time(True) < 3
+    assert nearest_to_own_time(False) > 3

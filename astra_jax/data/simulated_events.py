@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Int
 
 from astra_jax.data.soccernet import CLASSES
 
-# Two patterns closer than this cannot be told apart at one row a second.
-SHORTEST_GAP_SECONDS = 1.5
+SHORTEST_GAP_SECONDS = 3.5
+"""Added to every gap: patterns any closer would hide one another at one row a second."""
+
 # Share of the rates mixed into every transition row: no class is out of the chain's reach.
 _SMOOTHING = 0.02
 
@@ -36,8 +37,7 @@ class Statistics:
 class Chain:
     """An event process: who follows whom, how soon, and what is on the screen.
 
-    A gap is drawn from its class's quantiles, times `gap_scale`, never below
-    `SHORTEST_GAP_SECONDS`.
+    A gap is drawn from its class's quantiles, times `gap_scale`, plus `SHORTEST_GAP_SECONDS`.
     """
 
     transitions: Float[np.ndarray, "class class"]
@@ -128,7 +128,7 @@ def draw_events(chain: Chain, half_seconds: float, rng: np.random.Generator) -> 
         seconds.append(now)
         classes.append(int(current))
         gap = _gaps(chain.levels, chain.gap_quantiles[current], rng.random())
-        now += max(float(gap) * chain.gap_scale, SHORTEST_GAP_SECONDS)
+        now += SHORTEST_GAP_SECONDS + float(gap) * chain.gap_scale
         current = rng.choice(len(CLASSES), p=chain.transitions[current])
     indices = np.array(classes)
     return HalfEvents(
@@ -156,9 +156,4 @@ def _gap_scale(
     """The factor on all gaps that makes their mean over the chain's events `mean_seconds`."""
     grid = (np.arange(1000) + 0.5) / 1000
     gaps = np.stack([_gaps(statistics.levels, row, grid) for row in statistics.gap_quantiles])
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        mean = shares @ np.maximum(gaps * middle, SHORTEST_GAP_SECONDS).mean(1)
-        low, high = (middle, high) if mean < mean_seconds else (low, middle)
-    return low
+    return float((mean_seconds - SHORTEST_GAP_SECONDS) / (shares @ gaps.mean(1)))

@@ -4,8 +4,8 @@ A class's pattern is a sum of bumps: at some seconds before or after the event, 
 moves along one direction. Four groups of classes share their opening in embedding 0. Within a
 group, some classes differ only by whether embeddings 0 and 1 move along the direction of play
 together or against each other (neither tells anything alone), others only by what embedding 2
-shows several seconds before or after. The sound is a swell in all mel bands and two bursts in
-bands of the class.
+shows several seconds before or after. The sound is a swell in all mel bands, a
+burst in bands of the group and, several seconds before or after, one in bands of the class.
 """
 
 from dataclasses import dataclass
@@ -123,8 +123,8 @@ def draw_patterns(spec: SignalSpec, rng: np.random.Generator) -> Patterns:
     """The patterns of one simulated world: which directions and bands carry which class."""
     wide, close, scene = (np.linalg.qr(rng.standard_normal((w, w)))[0] for w in EMBEDDING_WIDTHS)
     hints = _unit(rng.standard_normal((len(CLASSES), EMBEDDING_WIDTHS[1])))
-    bands = rng.standard_normal((2, len(CLASSES), MELS))
-    bands = _unit(bands) * np.sqrt(MELS)
+    group_bands = np.sqrt(MELS) * _unit(rng.standard_normal((len(_GROUPS), MELS)))
+    class_bands = np.sqrt(MELS) * _unit(rng.standard_normal((len(CLASSES), MELS)))
     visual, sound = [], []
     for index, label in enumerate(CLASSES):
         pattern = CLASS_PATTERNS[label]
@@ -146,9 +146,9 @@ def draw_patterns(spec: SignalSpec, rng: np.random.Generator) -> Patterns:
         visual.append(tuple(bumps))
         sound.append(
             (
-                Bump(0.3, 0.5, False, bands[0, index]),
-                Bump(4.5, 1.0, False, 0.7 * bands[1, index]),
-                Bump(1.5, 1.5, False, np.full(MELS, 0.6)),
+                Bump(0.3, 0.6, False, group_bands[group]),
+                Bump(pattern.context[0][1], _CONTEXT_WIDTH_SECONDS, False, class_bands[index]),
+                Bump(1.0, 1.5, False, np.full(MELS, 0.6)),
             )
         )
     return Patterns(tuple(visual), tuple(sound))

@@ -36,10 +36,11 @@ from astra_jax.errors import UserError
 JITTERED_CLASSES: tuple[str, ...] = ("Kick-off", "Clearance", "Offside")
 """Classes whose annotators are less precise about when."""
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
+SPEC_FILE = "simulation.json"
+"""What the matches beside it were written with."""
 
 # Raised when the same spec yields other matches than before, so that old folders are noticed.
 _VERSION = 2
-_SPEC_FILE = "simulation.json"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def write_matches(root: Path, spec: SimulationSpec) -> None:
     Raises UserError where the folder holds matches of another spec, or something else.
     """
     content = {"version": _VERSION, **dataclasses.asdict(spec)}
-    finished, begun = root / _SPEC_FILE, root / f"{_SPEC_FILE}.partial"
+    finished, begun = root / SPEC_FILE, root / f"{SPEC_FILE}.partial"
     if finished.exists():
         _check_same(finished, content)
         return
@@ -176,6 +177,18 @@ def write_matches(root: Path, spec: SimulationSpec) -> None:
     for split in SPLITS:
         (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names[split]))
     os.replace(begun, finished)
+
+
+def read_spec(root: Path) -> SimulationSpec:
+    """The spec of the simulated matches under `root`; a UserError where there are none."""
+    path = root / SPEC_FILE
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; --root must hold simulated matches") from None
+    if values.pop("version", None) != _VERSION:
+        raise UserError(f"{root}: written by another version; delete the folder to start anew")
+    return SimulationSpec.from_config(ConfigDict(values))
 
 
 def _write_match(

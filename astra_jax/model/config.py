@@ -71,6 +71,8 @@ class ModelConfig:
     temporal_dropout: float = 0.5
     temporal_switch: float = 0.3
     codes: Codes = "uniform"
+    class_prior: float | None = None
+    aligned_attention: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -82,6 +84,11 @@ class ModelConfig:
         if self.codes not in get_args(Codes):
             raise UserError(
                 f"config.model.codes: {self.codes!r} is none of {', '.join(get_args(Codes))}"
+            )
+        if self.class_prior is not None and not 0 < self.class_prior < 1:
+            raise UserError(
+                f"config.model.class_prior: {self.class_prior}, it must be a probability "
+                "between 0 and 1, or None"
             )
         if self.audio is not None and (0 in self.audio.image or self.audio.segments < 1):
             raise UserError(

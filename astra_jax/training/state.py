@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.model.start import apply_start
 from astra_jax.training.losses import LossConfig, losses
 
 
@@ -56,7 +57,8 @@ def example_inputs(config: ModelConfig) -> dict[str, Any]:
 
 def init_params(config: ModelConfig, key: jax.Array) -> Any:
     """Fresh parameters of `ASTRA(config)`."""
-    return ASTRA(config).init(key, example_inputs(config), train=False)["params"]
+    params = ASTRA(config).init(key, example_inputs(config), train=False)["params"]
+    return apply_start(params, config)
 
 
 def abstract_params(config: ModelConfig, sharding: NamedSharding) -> Any:
