@@ -48,7 +48,8 @@ def _parsed(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
         key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"config has no key {key}; {_MEND}") from error
     except (flags.Error, ValueError, TypeError) as error:
-        message = " ".join(str(error).split())
+        # A fault inside a config file arrives with its traceback; its last line says what it is.
+        message = str(error).strip().splitlines()[-1]
         raise UserError(f"config: {message}; {_MEND}") from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unknown argument; config values are --config.KEY=VALUE")

@@ -16,7 +16,7 @@ def paper() -> ConfigDict:
     config.data = _data()
     # Parameters of simulated matches (data.simulation); None: the files under data.root.
     config.simulation = None
-    config.clip = ConfigDict({"seconds": 50, "stride_seconds": 25, "positions_per_second": 2})
+    config.clip = ConfigDict({"seconds": 50.0, "stride_seconds": 25.0, "positions_per_second": 2.0})
     # r_c and r_d.
     config.targets = ConfigDict({"class_radius_seconds": 2.0, "displacement_radius_seconds": 3.0})
     # "balanced", "plain" or "none"; lambda ~ Beta(alpha, beta).
@@ -117,7 +117,7 @@ def _model() -> ConfigDict:
 def _inference() -> ConfigDict:
     return ConfigDict(
         {
-            "stride_seconds": 8,
+            "stride_seconds": 8.0,
             "batch_size": 32,  # windows at a time, over the devices of this host
             "threshold": 0.01,
             "suppression": {

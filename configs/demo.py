@@ -15,8 +15,9 @@ def get_config() -> ConfigDict:
     config = paper()
     config.simulation = simulation.default_config()
     with config.ignore_type():
-        config.data.update(simulation.data_config(""))
-        config.data.root = None
+        config.data.update(simulation.data_config())
+    config.clip.update(seconds=25, stride_seconds=12)
+    config.mixup.update(alpha=4.0, beta=0.6)
     config.model.update(
         dim=64,
         heads=2,
@@ -31,8 +32,9 @@ def get_config() -> ConfigDict:
         codes="sinusoidal",
         class_prior=0.02,
         aligned_attention=True,
-        audio={"segment_frames": 16, "channels": (8, 8, 16, 16, 24, 24), "hidden": 64},
+        audio={"segment_frames": 16, "channels": (4, 8, 8, 8, 16, 16), "hidden": 32},
     )
     config.optimizer.update(learning_rate=7e-4, schedule="step", warmup_epochs=1, amsgrad=False)
+    config.inference.stride_seconds = 5
     config.training.update(batch_size=16, epochs=16, validate_every_epochs=4)
     return config

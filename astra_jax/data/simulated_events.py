@@ -50,12 +50,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class HalfEvents:
-    """The events of one simulated half in time order; a direction is the side that plays, +-1."""
+    """The events of one simulated half in time order."""
 
     seconds: Float[np.ndarray, "event"]
     classes: Int[np.ndarray, "event"]
     visible: Bool[np.ndarray, "event"]
-    directions: Int[np.ndarray, "event"]
+    at_home: Bool[np.ndarray, "event"]
 
 
 @cache
@@ -135,7 +135,7 @@ def draw_events(chain: Chain, half_seconds: float, rng: np.random.Generator) -> 
         seconds=np.array(seconds),
         classes=indices,
         visible=rng.random(len(indices)) >= chain.not_shown[indices],
-        directions=rng.choice([-1, 1], size=len(indices)),
+        at_home=rng.random(len(indices)) < 0.5,
     )
 
 

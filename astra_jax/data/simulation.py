@@ -40,7 +40,7 @@ SPEC_FILE = "simulation.json"
 """What the matches beside it were written with."""
 
 # Raised when the same spec yields other matches than before, so that old folders are noticed.
-_VERSION = 2
+_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -102,29 +102,27 @@ def default_config() -> ConfigDict:
             "jittered_seconds": 0.9,
             "signals": {
                 "alarm": 5.0,
-                "opening": 4.0,
-                "direction": 4.0,
-                "context": 4.0,
-                "hint": 2.0,
+                "opening": 6.0,
+                "side": 6.0,
+                "context": 6.0,
                 "drift": 1.0,
                 "not_shown": 0.15,
-                "sound_db": 2.0,
-                "sound_not_shown_db": 6.0,
+                "sound_db": 3.0,
+                "sound_not_shown_db": 8.0,
                 "sound_noise_db": 2.0,
             },
         }
     )
 
 
-def data_config(root: str) -> ConfigDict:
-    """The part of `config.data` that says where simulated matches lie and what they hold."""
+def data_config() -> ConfigDict:
+    """The part of `config.data` that says what simulated matches hold."""
     return ConfigDict(
         {
-            "root": root,
             "sources": (
                 {
                     "pattern": "{half}_simulated_embeddings.npy",
-                    "rows_per_second": 1,
+                    "rows_per_second": 1.0,
                     "widths": EMBEDDING_WIDTHS,
                 },
             ),
@@ -134,7 +132,7 @@ def data_config(root: str) -> ConfigDict:
                 "mels": MELS,
                 "floor_db": -80.0,
             },
-            "splits": {name: str(Path(root) / f"{name}.txt") for name in SPLITS},
+            "splits": {name: f"{name}.txt" for name in SPLITS},
         }
     )
 
@@ -232,7 +230,7 @@ def _annotation(half: int, events: HalfEvents, index: int, milliseconds: int) ->
         "gameTime": f"{half} - {seconds // 60:02d}:{seconds % 60:02d}",
         "label": CLASSES[events.classes[index]],
         "position": str(milliseconds),
-        "team": "home" if events.directions[index] > 0 else "away",
+        "team": "home" if events.at_home[index] else "away",
         "visibility": "visible" if events.visible[index] else "not shown",
     }
 
