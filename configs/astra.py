@@ -1,6 +1,7 @@
 """The paper's ASTRA: visual embeddings and audio, SoccerNet-v2's train split.
 
 Command:  python train.py --config configs/astra.py --config.data.root=SOCCERNET
+          (configs/astra.py:visual without audio: 44,299,574 parameters)
 Data:     SOCCERNET/league/season/match/ with {1,2}_baidu_soccer_embeddings.npy, audio{1,2}.npy
           and Labels-v2.json (README, "SoccerNet").
 Size:     168,372,918 parameters; batches of 8 clips over all devices, 50 epochs of about
@@ -15,6 +16,15 @@ from ml_collections import ConfigDict
 from astra_jax.defaults import paper
 
 
-def get_config() -> ConfigDict:
-    """Every value and its meaning stands in astra_jax/defaults.py."""
-    return paper()
+def get_config(variant: str = "full") -> ConfigDict:
+    """The paper's config; `configs/astra.py:visual` is the one without audio.
+
+    Every value and its meaning stands in astra_jax/defaults.py.
+    """
+    config = paper()
+    if variant == "visual":
+        with config.ignore_type():
+            config.data.audio = None
+    elif variant != "full":
+        raise ValueError(f"configs/astra.py:{variant}: there are full and visual")
+    return config

@@ -11,30 +11,33 @@ from astra_jax.defaults import paper
 
 
 def get_config() -> ConfigDict:
-    """The paper's config at a size for two CPU cores."""
+    """The paper's config at a size for two CPU cores; shorter clips, faster to align."""
     config = paper()
     config.simulation = simulation.default_config()
     with config.ignore_type():
         config.data.update(simulation.data_config())
     config.clip.update(seconds=25, stride_seconds=12)
-    config.mixup.update(alpha=4.0, beta=0.6)
+    config.mixup.update(alpha=8.0, beta=0.6)
     config.model.update(
         dim=64,
         heads=2,
         feed_forward=128,
-        encoder_layers=3,
         decoder_layers=2,
-        dropout=0.0,
-        embedding_dropout=0.0,
-        head_dropout=0.1,
-        temporal_dropout=0.1,
-        temporal_switch=0.1,
         codes="sinusoidal",
         class_prior=0.02,
         aligned_attention=True,
         audio={"segment_frames": 16, "channels": (4, 8, 8, 8, 16, 16), "hidden": 32},
     )
-    config.optimizer.update(learning_rate=7e-4, schedule="step", warmup_epochs=1, amsgrad=False)
+    # In so few steps the network meets a clip some ten times: dropout and augmentation of single
+    # rows only slow it down.
+    config.model.update(
+        dropout=0.0,
+        embedding_dropout=0.0,
+        head_dropout=0.0,
+        temporal_dropout=0.0,
+        temporal_switch=0.0,
+    )
+    config.optimizer.update(learning_rate=8e-4, schedule="step", warmup_epochs=1)
     config.inference.stride_seconds = 5
-    config.training.update(batch_size=16, epochs=16, validate_every_epochs=4)
+    config.training.update(batch_size=16, epochs=11, validate_every_epochs=4)
     return config

@@ -1,0 +1,50 @@
+"""A small ASTRA on features of one's own: here, what commentators say in 100 real matches.
+
+Command:  python train.py --config configs/commentary.py --config.data.root=COMMENTARY
+          python evaluate.py --workdir runs/commentary --split held_out --out runs/commentary/out
+Data:     COMMENTARY/league/season/match/ with {1,2}_commentary_words.npy (49 columns, a row a
+          second), {1,2}_commentary_pace.npy (6 columns, two rows a second) and Labels-v2.json;
+          COMMENTARY/train.txt and held_out.txt list the matches.
+
+To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or
+2), its rows a second, and the widths of the embeddings that lie side by side in its columns.
+"""
+
+from ml_collections import ConfigDict
+
+from astra_jax.defaults import paper
+
+
+def get_config() -> ConfigDict:
+    """The paper's config at a size for two CPU cores, its sources the two commentary files."""
+    config = paper()
+    with config.ignore_type():
+        config.data.sources = (
+            {
+                "pattern": "{half}_commentary_words.npy",
+                "rows_per_second": 1.0,
+                "widths": (17, 32),
+            },
+            {"pattern": "{half}_commentary_pace.npy", "rows_per_second": 2.0, "widths": (6,)},
+        )
+        config.data.audio = None
+        # Trained on the first 70 matches, the best epoch chosen on the last 10.
+        config.data.splits = ConfigDict(
+            {"train": "train.txt[:70]", "valid": "train.txt[70:]", "held_out": "held_out.txt"}
+        )
+    config.model.update(
+        dim=64,
+        heads=2,
+        feed_forward=128,
+        decoder_layers=2,
+        embedding_dropout=0.1,
+        head_dropout=0.1,
+        codes="sinusoidal",
+        class_prior=0.02,
+        aligned_attention=True,
+    )
+    config.mixup.update(alpha=4.0)
+    config.model.update(temporal_dropout=0.1, temporal_switch=0.1)
+    config.optimizer.update(learning_rate=6e-4, schedule="step", warmup_epochs=1)
+    config.training.update(batch_size=16, epochs=8, validate_every_epochs=1)
+    return config
