@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,17 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
 
 
-def score_table(blocks: Mapping[str, Block]) -> str:
-    """Readable text of `metrics.json`'s blocks, in percent: the averages, then each class."""
+def score_table(blocks: Mapping[str, Block], per_class: Collection[str] = METRICS) -> str:
+    """Readable text of `metrics.json`'s blocks, in percent: the averages, then each class's.
+
+    `per_class`: the metrics whose classes are shown.
+    """
     rows: list[tuple[str, Sequence[str]]] = [("Average-mAP, %", _SUBSET_TITLES)]
     for metric, block in blocks.items():
         rows.append((metric, [f"{100 * block[f'a_mAP{subset}']:.2f}" for subset in SUBSETS]))
     for metric, block in blocks.items():
+        if metric not in per_class:
+            continue
         rows += [("", ()), (f"{metric} per class, %", _SUBSET_TITLES)]
         for name in block["a_mAP_per_class"]:
             values = [block[f"a_mAP_per_class{subset}"][name] for subset in SUBSETS]
@@ -128,7 +133,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     _log_to_stderr()
     blocks = runs.evaluate(args.workdir, args.split, args.out, args.overrides)
     if blocks is not None:
-        print(score_table(blocks))
+        print(score_table(blocks, per_class=("tight", "loose")))
 
 
 def _log_to_stderr() -> None:

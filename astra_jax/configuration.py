@@ -47,8 +47,8 @@ def _parsed(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
         # Nested errors arrive as the repr of a repr.
         key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"config has no key {key}; {_MEND}") from error
-    except (flags.Error, ValueError, TypeError) as error:
-        # A fault inside a config file arrives with its traceback; its last line says what it is.
+    except Exception as error:  # a config file is a program: it may raise anything
+        # Some faults inside a config file arrive with a traceback; the last line says what it is.
         message = str(error).strip().splitlines()[-1]
         raise UserError(f"config: {message}; {_MEND}") from error
     if len(rest) > 1:
@@ -95,9 +95,13 @@ def from_json(path: Path) -> ConfigDict:
 
 
 def _fill(config: ConfigDict, key: str, value: Any) -> None:
-    if isinstance(config.get(key), ConfigDict) and isinstance(value, dict):
+    # Which splits there are is the config's own choice; elsewhere missing keys have defaults.
+    merged = isinstance(value, dict) and key != "splits"
+    if isinstance(config.get(key), ConfigDict) and merged:
         for name, item in value.items():
             _fill(config[key], name, item)
+    elif isinstance(config.get(key), ConfigDict) and not isinstance(value, dict | None):
+        raise TypeError(f"{key} is {value!r}")
     elif value is not None or config.get(key) is not None:
         with config.ignore_type():
             config[key] = ConfigDict(value) if isinstance(value, dict) else value

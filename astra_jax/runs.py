@@ -172,7 +172,7 @@ def _host_copy(params: Any) -> Any:
 
 def _validator(config: ConfigDict, model_config: ModelConfig, spec: DataSpec) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
-    if not config.data.splits.valid:
+    if not config.data.splits.get("valid"):
         return None
     matches = _matches(config, "valid")
     halves = index_halves(spec, matches)

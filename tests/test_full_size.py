@@ -34,9 +34,7 @@ def random_batch(config, clips):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "parameters"), [("visual", 44_299_574), ("full", 168_372_918)]
-)
+@pytest.mark.parametrize(("variant", "parameters"), [("visual", 44_299_574), ("full", 168_372_918)])
 def test_a_step_of_the_papers_model_is_finite_and_moves_every_part(variant, parameters):
     config = load_config(f"configs/astra.py:{variant}")
     model = ModelConfig.from_config(config)

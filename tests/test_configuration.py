@@ -1,0 +1,91 @@
+"""Config files, overrides and the config that a run keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from astra_jax.configuration import differences, from_json, load_config, override, to_json
+from astra_jax.defaults import paper
+from astra_jax.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("name", ["astra.py", "astra.py:visual", "demo.py", "commentary.py"])
+def test_a_run_keeps_its_config_as_it_was(name, tmp_path):
+    config = load_config(str(CONFIGS / name))
+    (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
+    assert differences(config, from_json(tmp_path / "config.json")) == []
+
+
+def test_overrides_reach_nested_values_of_every_type():
+    config = load_config(
+        str(CONFIGS / "astra.py"),
+        [
+            "--config.data.root=/data",
+            "--config.training.batch_size=16",
+            "--config.model.dtype=bfloat16",
+            "--config.model.class_prior=0.05",
+            "--config.clip.stride_seconds=12.5",
+            "--config.optimizer.amsgrad=False",
+        ],
+    )
+    assert config.data.root == "/data" and config.training.batch_size == 16
+    assert config.model.dtype == "bfloat16" and config.model.class_prior == 0.05
+    assert config.clip.stride_seconds == 12.5 and config.optimizer.amsgrad is False
+
+
+def test_a_kept_config_takes_overrides(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(to_json(paper()), encoding="utf-8")
+    moved = override(from_json(path), ["--config.data.root=/elsewhere"])
+    assert differences(paper(), moved) == ["data.root"]
+
+
+def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"seed": 7, "training": {"epochs": 3}}', encoding="utf-8")
+    config = from_json(path)
+    assert (config.seed, config.training.epochs, config.training.batch_size) == (7, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--config.data.rot=x", "rot"),
+        ("--config.nothing=1", "nothing"),
+        ("--config.training.batch_size=many", "batch_size"),
+        ("--batch_size=3", "--batch_size=3"),
+        ("stray", "stray"),
+    ],
+)
+def test_an_override_that_fits_nothing_is_named_in_one_line(argument, named):
+    with pytest.raises(UserError, match=named) as error:
+        load_config(str(CONFIGS / "demo.py"), [argument])
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_config_file_is_named():
+    with pytest.raises(UserError, match="nowhere.py"):
+        load_config("nowhere.py")
+
+
+def test_a_fault_inside_a_config_file_is_its_last_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return undefined_name\n", encoding="utf-8")
+    with pytest.raises(UserError, match="undefined_name") as error:
+        load_config(str(path))
+    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+def test_an_unknown_variant_of_the_papers_config_is_named():
+    with pytest.raises(UserError, match="full and visual"):
+        load_config(str(CONFIGS / "astra.py:blind"))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}'])
+def test_a_broken_kept_config_is_one_line(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json"):
+        from_json(path)
