@@ -31,7 +31,9 @@ LOUDNESS_DRIFT_DB = 3.0
 FRAME_NOISE_DB = 2.0
 
 _REACH_SECONDS = 13.0
-_CONTEXT_WIDTH_SECONDS = 1.1
+_CONTEXT_WIDTH_SECONDS = 1.0
+# Out of sight of whoever looks at the 2 s around an event.
+_SIDE_LAG_SECONDS = 4.8
 _BACKGROUND_DB = -30.0
 
 
@@ -49,23 +51,23 @@ class ClassPattern:
 
 
 CLASS_PATTERNS: dict[str, ClassPattern] = {
-    "Penalty": ClassPattern("shot", -1, (("line-up", -6.0),)),
-    "Kick-off": ClassPattern("restart", 1, (("line-up", -6.0),)),
-    "Goal": ClassPattern("shot", 1, (("celebration", 6.0),)),
-    "Substitution": ClassPattern("stoppage", 1, (("bench", -6.0),)),
-    "Offside": ClassPattern("whistle", -1, (("flag", 5.5),)),
-    "Shots on target": ClassPattern("shot", 1, (("save", 6.0),)),
-    "Shots off target": ClassPattern("shot", -1, (("goal kick", 6.0),)),
-    "Clearance": ClassPattern("stoppage", -1, (("goal kick", -6.0),)),
-    "Ball out of play": ClassPattern("stoppage", 1, (("ball boy", 5.5),)),
-    "Throw-in": ClassPattern("stoppage", -1, (("ball boy", -5.5),)),
-    "Foul": ClassPattern("whistle", 1, (("referee", 5.5),)),
-    "Indirect free-kick": ClassPattern("restart", 1, (("referee", -5.5),)),
-    "Direct free-kick": ClassPattern("restart", -1, (("wall", -6.0),)),
-    "Corner": ClassPattern("restart", -1, (("crowd", -5.5),)),
-    "Yellow card": ClassPattern("whistle", 1, (("card", 5.5),)),
+    "Penalty": ClassPattern("shot", -1, (("line-up", -6.5),)),
+    "Kick-off": ClassPattern("restart", 1, (("line-up", -6.5),)),
+    "Goal": ClassPattern("shot", 1, (("celebration", 6.5),)),
+    "Substitution": ClassPattern("stoppage", 1, (("bench", -6.5),)),
+    "Offside": ClassPattern("whistle", -1, (("flag", 6.5),)),
+    "Shots on target": ClassPattern("shot", 1, (("save", 6.5),)),
+    "Shots off target": ClassPattern("shot", -1, (("goal kick", 6.5),)),
+    "Clearance": ClassPattern("stoppage", -1, (("goal kick", -6.5),)),
+    "Ball out of play": ClassPattern("stoppage", 1, (("ball boy", 6.5),)),
+    "Throw-in": ClassPattern("stoppage", -1, (("ball boy", -6.5),)),
+    "Foul": ClassPattern("whistle", 1, (("referee", 6.5),)),
+    "Indirect free-kick": ClassPattern("restart", 1, (("referee", -6.5),)),
+    "Direct free-kick": ClassPattern("restart", -1, (("wall", -6.5),)),
+    "Corner": ClassPattern("restart", -1, (("crowd", -6.5),)),
+    "Yellow card": ClassPattern("whistle", 1, (("card", 6.5),)),
     "Red card": ClassPattern("whistle", -1, (("leaving", 7.0),)),
-    "Yellow->red card": ClassPattern("whistle", -1, (("card", 5.5), ("leaving", 8.0))),
+    "Yellow->red card": ClassPattern("whistle", -1, (("card", 6.5), ("leaving", 8.5))),
 }
 _GROUPS = tuple(sorted({p.group for p in CLASS_PATTERNS.values()}))
 _SYMBOLS = tuple(sorted({s for p in CLASS_PATTERNS.values() for s, _ in p.context}))
@@ -126,7 +128,7 @@ def draw_patterns(spec: SignalSpec, rng: np.random.Generator) -> Patterns:
             Bump(0.0, 1.0, _place(0, spec.alarm * wide[0])),
             Bump(-1.6, 0.7, _place(0, spec.opening * wide[1 + 2 * group])),
             Bump(0.2, 0.6, _place(0, spec.opening * wide[2 + 2 * group])),
-            Bump(3.6, 0.8, _place(1, pattern.side * spec.side * close[group])),
+            Bump(_SIDE_LAG_SECONDS, 0.8, _place(1, pattern.side * spec.side * close[group])),
         ]
         for symbol, lag in pattern.context:
             vector = spec.context * scene[_SYMBOLS.index(symbol)]

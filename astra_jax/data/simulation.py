@@ -40,7 +40,7 @@ SPEC_FILE = "simulation.json"
 """What the matches beside it were written with."""
 
 # Raised when the same spec yields other matches than before, so that old folders are noticed.
-_VERSION = 6
+_VERSION = 7
 
 
 @dataclass(frozen=True)
