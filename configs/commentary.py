@@ -45,6 +45,6 @@ def get_config() -> ConfigDict:
     )
     config.mixup.update(alpha=4.0)
     config.model.update(temporal_dropout=0.1, temporal_switch=0.1)
-    config.optimizer.update(learning_rate=6e-4, schedule="step", warmup_epochs=1)
+    config.optimizer.update(learning_rate=6e-4, schedule="step", warmup_epochs=1, amsgrad=False)
     config.training.update(batch_size=16, epochs=4, validate_every_epochs=1)
     return config
