@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +42,9 @@ def run_command(command: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; a training goes on when the same command is run again", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -93,7 +95,18 @@ def _add_train(commands: Any) -> None:
         metavar="DIR",
         help="folder of the run (default: runs/CONFIG'S NAME)",
     )
+    _add_distributed(parser)
     parser.set_defaults(overrides=[])
+
+
+def _add_distributed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one process of several, the same command in each: they find each other by "
+        "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
+        "or, without these, as JAX detects on TPU pods, Slurm, Open MPI and Kubernetes",
+    )
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -101,11 +114,14 @@ def _train(args: argparse.Namespace) -> None:
 
     Values of the config are set by --config.KEY=VALUE.
     """
-    from astra_jax import configuration, runs  # JAX takes seconds to import
+    from astra_jax import configuration, launch, runs  # JAX takes seconds to import
 
-    _log_to_stderr()
     config = configuration.load_config(args.config, args.overrides)
-    runs.train(config, args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem)
+    workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    if args.distributed:
+        launch.join_hosts()
+    with launch.messages():
+        runs.train(config, workdir)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -120,6 +136,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="OUT", help="gets results and metrics.json"
     )
+    _add_distributed(parser)
     parser.set_defaults(overrides=[])
 
 
@@ -128,17 +145,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     Where the data lie elsewhere now, say so by --config.data.root=DIR.
     """
-    from astra_jax import runs
+    from astra_jax import launch, runs
 
-    _log_to_stderr()
-    blocks = runs.evaluate(args.workdir, args.split, args.out, args.overrides)
-    if blocks is not None:
+    if args.distributed:
+        launch.join_hosts()
+    with launch.messages():
+        blocks = runs.evaluate(args.workdir, args.split, args.out, args.overrides)
+    if blocks is not None and launch.speaks():
         print(score_table(blocks, per_class=("tight", "loose")))
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("astra_jax").setLevel(logging.INFO)
 
 
 def _add_score(commands: Any) -> None:

@@ -1,0 +1,65 @@
+"""What a command does before it computes: joins the other hosts, says what goes to the terminal."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import jax
+
+from astra_jax.errors import UserError
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join_hosts() -> None:
+    """Joins the processes of one run; call it before JAX is used.
+
+    Where they find each other is read from JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID; where none of them is set JAX asks the cluster (TPU
+    pods, Slurm, Open MPI, Kubernetes).
+
+    Raises:
+        UserError: only some of the three are set, one is no number, or there is no cluster.
+    """
+    given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
+    if given and len(given) < len(_VARIABLES):
+        missing = ", ".join(name for name in _VARIABLES if name not in given)
+        raise UserError(f"--distributed: {missing} not set: set all of {', '.join(_VARIABLES)}")
+    try:
+        if not given:
+            jax.distributed.initialize()
+            return
+        address, count, index = (given[name] for name in _VARIABLES)
+        jax.distributed.initialize(address, int(count), int(index))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--distributed: {error}: set {', '.join(_VARIABLES)} for every process"
+        ) from error
+
+
+def speaks() -> bool:
+    """Whether this process is the one that talks to the user and writes the run's files."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """The package's messages as plain lines on stderr, once for all processes.
+
+    The chatter of Orbax and Grain about their own business is left out, their errors are not.
+    """
+    ours, absl = logging.getLogger("astra_jax"), logging.getLogger("absl")
+    handler = logging.StreamHandler(sys.stderr)
+    before = (ours.level, ours.propagate, absl.level)
+    ours.addHandler(handler)
+    # A library may have given the root logger a handler of its own.
+    ours.propagate = False
+    ours.setLevel(logging.INFO if speaks() else logging.ERROR)
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.level, ours.propagate, absl.level = before
