@@ -1,7 +1,10 @@
 """Config files with overrides, and the config that a run keeps in its folder."""
 
 import json
+import traceback
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +21,43 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """The config of the file at `path` (or `path:argument`), with `--config.key=value` overrides.
 
     Raises:
-        UserError: no such file, no such key, or a value of the wrong type.
+        UserError: no such file, a fault in it, no such key, or a value of the wrong type.
     """
-    file = path.partition(":")[0]
+    file, _, argument = path.partition(":")
     if not Path(file).is_file():
         raise UserError(f"--config: there is no file {file}: configs/demo.py runs without any data")
-    values = flags.FlagValues()
-    arguments = ["astra", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    return _parsed(values, arguments)
+    loader = SourceFileLoader("astra_config", file)
+    module = module_from_spec(spec_from_loader(loader.name, loader))
+    try:
+        loader.exec_module(module)
+        config = module.get_config(argument) if argument else module.get_config()
+    except Exception as error:  # a config file is a program: it may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", line {frame.lineno}" for frame in frames if frame.filename == file]
+        raise UserError(
+            f"{file}{''.join(lines[-1:])}: {error or type(error).__name__}; mend the config file"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config() must return a ConfigDict, as configs/demo.py does")
+    config.lock()
+    return override(config, overrides)
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """`config` with `--config.key=value` overrides applied in place; raises UserError."""
+    for argument in overrides:
+        if not argument.startswith("--config."):
+            raise UserError(f"{argument}: unknown argument; config values are --config.KEY=VALUE")
     values = flags.FlagValues()
     arguments = ["astra", *overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
-    return _parsed(values, arguments)
-
-
-def _parsed(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
-    for argument in arguments[1:]:
-        if not argument.startswith("--config"):
-            raise UserError(f"{argument}: unknown argument; config values are --config.KEY=VALUE")
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         rest = values(arguments)
     except (AttributeError, KeyError) as error:
         # Nested errors arrive as the repr of a repr.
         key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"config has no key {key}; {_MEND}") from error
-    except Exception as error:  # a config file is a program: it may raise anything
-        # Some faults inside a config file arrive with a traceback; the last line says what it is.
+    except (flags.Error, ValueError, TypeError) as error:
         message = str(error).strip().splitlines()[-1]
         raise UserError(f"config: {message}; {_MEND}") from error
     if len(rest) > 1:
