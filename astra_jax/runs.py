@@ -1,5 +1,6 @@
 """A run and its folder: puts training, spotting and evaluation together."""
 
+import contextlib
 import json
 import logging
 import time
@@ -15,15 +16,22 @@ from ml_collections import ConfigDict
 from astra_jax.configuration import differences, from_json, override, to_json
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.simulation import SimulationSpec, write_matches
-from astra_jax.data.soccernet import DataSpec, Half, index_halves, load_split, read_raw_annotations
+from astra_jax.data.soccernet import (
+    DataSpec,
+    Half,
+    check_roots,
+    index_halves,
+    load_split,
+    read_raw_annotations,
+)
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
 from astra_jax.model import ModelConfig
-from astra_jax.spotting.inference import Predictor
+from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.loop import Trainer, Validate
+from astra_jax.training.loop import Trainer, Validate, check_training
 from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 _log = logging.getLogger(__name__)
@@ -42,19 +50,28 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: anything a user can mend: files, config values, a workdir of another run.
     """
     workdir = workdir.expanduser()
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
+    check_training(config, jax.device_count())
+    suppression_of(config)
+    _check_same_run(config, workdir)
     _prepare_simulation(config, workdir)
     spec = DataSpec.from_config(config.data)
+    check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
     halves = index_halves(spec, _matches(config, "train"))
     stream = TrainingStream(halves, config)
     model_config = model_of(config)
     validate = _validator(config, model_config, spec)
-    _check_same_run(config, workdir)
     trainer = Trainer(config, model_config, stream, workdir, validate)
+    summary_file = workdir / "summary.json"
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
+        if summary_file.is_file():
+            trainer.checkpoints.close()
+            return json.loads(summary_file.read_text(encoding="utf-8"))
     else:
         _log.info(
-            "%s: %s parameters, %d matches, %d clips an epoch, %d device(s) (%s)",
+            "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
             workdir,
             f"{trainer.parameters:,}",
             len(halves) // 2,
@@ -76,7 +93,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
     }
     if jax.process_index() == 0:
-        write_atomically(workdir / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_atomically(summary_file, json.dumps(summary, indent=1) + "\n")
     return summary
 
 
@@ -99,31 +116,34 @@ def evaluate(
     """
     config = override(from_json(workdir.expanduser() / "config.json"), overrides)
     spec = DataSpec.from_config(config.data)
+    check_roots(spec, labelled=False)
     matches = _matches(config, split)
     halves = index_halves(spec, matches, labelled=False)
     labels = _labels(spec, matches)
     model_config = model_of(config)
     abstract = abstract_params(model_config, replicated(make_mesh()))
-    checkpoints = Checkpoints(workdir.expanduser())
-    step, params = checkpoints.restore_best(abstract)
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
+        step, params = checkpoints.restore_best(abstract)
     started = time.monotonic()
     predictor = Predictor(config, model_config, _host_copy(params))
     predictions = predict_matches(predictor, halves, spec.classes)
     _log.info(
-        "%d matches predicted in %.1f s with the best checkpoint (step %d)",
+        "%d match(es) predicted in %.1f s with the best checkpoint (step %d)",
         len(matches),
         time.monotonic() - started,
         step,
     )
-    if jax.process_index() == 0:
-        write_results(out, predictions)
+    blocks = None
     if labels is None:
         _log.info("no labels: %s holds the predictions, nothing is scored", out)
-        return None
-    blocks = average_maps(labels, predictions, tuple(METRICS), spec.classes)
+    else:
+        blocks = average_maps(labels, predictions, tuple(METRICS), spec.classes)
     if jax.process_index() == 0:
-        write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
+        write_results(out, predictions)
+        # Scores never lie beside results that they aren't of.
+        (out / "metrics.json").unlink(missing_ok=True)
+        if blocks is not None:
+            write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
     return blocks
 
 
@@ -198,6 +218,8 @@ def _validator(config: ConfigDict, model_config: ModelConfig, spec: DataSpec) ->
 
 def _matches(config: ConfigDict, split: str) -> tuple[str, ...]:
     name = config.data.splits.get(split, split)
+    if not name:
+        raise UserError(f"data.splits.{split}: names no list of matches; set it")
     return load_split(name, config.data.labels_root or config.data.root)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Half",
     "SourceSpec",
     "UnknownLabels",
+    "check_roots",
     "index_halves",
     "load_split",
     "read_annotations",
@@ -131,7 +132,7 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     With labelled=False no label file is opened and halves have no events.
     Errors: UserError naming the root, match, file or config key and the mend.
     """
-    _check_roots(spec, labelled)
+    check_roots(spec, labelled)
     halves = []
     for match in matches:
         _check_folders(spec, match, labelled)
@@ -151,7 +152,8 @@ def _inside(events: Events, seconds: float) -> Events:
     return events.select(events.milliseconds < seconds * 1000)
 
 
-def _check_roots(spec: DataSpec, labelled: bool) -> None:
+def check_roots(spec: DataSpec, labelled: bool) -> None:
+    """Raises UserError where one of the roots that will be read is no folder."""
     roots = {"features_root": spec.features_root} if spec.sources else {}
     if labelled:
         roots["labels_root"] = spec.labels_root

@@ -85,6 +85,8 @@ class ModelConfig:
             raise UserError(
                 f"config.model.codes: {self.codes!r} is none of {', '.join(get_args(Codes))}"
             )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"config.model.dtype: {self.dtype!r} is neither float32 nor bfloat16")
         if self.class_prior is not None and not 0 < self.class_prior < 1:
             raise UserError(
                 f"config.model.class_prior: {self.class_prior}, it must be a probability "

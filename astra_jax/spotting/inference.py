@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from astra_jax.data.clips import read_inputs
 from astra_jax.data.soccernet import Half
 from astra_jax.data.targets import refine, window_starts
+from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, Predictions
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
 from astra_jax.training.state import batch_sharding, make_mesh, replicated
@@ -33,6 +34,7 @@ class Predictor:
     """Predicts halves with one model on the devices of this host."""
 
     def __init__(self, config: ConfigDict, model_config: ModelConfig, params: Any) -> None:
+        self._suppression = suppression_of(config)
         self.config, self.model_config = config, model_config
         mesh = make_mesh(jax.local_devices())
         devices = len(jax.local_devices())
@@ -42,9 +44,6 @@ class Predictor:
         model = ASTRA(model_config)
         self._apply = jax.jit(lambda p, inputs: model.apply({"params": p}, inputs, train=False))
         self._rate = config.clip.positions_per_second
-        self._suppression = SuppressionSpec.from_config(
-            config.inference.suppression, self._rate, config.inference.threshold
-        )
 
     def replace_params(self, params: Any) -> None:
         """Goes on with other parameters of the same model; nothing is compiled again."""
@@ -82,6 +81,23 @@ class Predictor:
             positions_per_second=self._rate,
             threshold=self.config.inference.threshold,
         )
+
+
+def suppression_of(config: ConfigDict) -> SuppressionSpec:
+    """How the spots of a run are suppressed; UserError where `config.inference` can't be used."""
+    cfg = config.inference
+    if cfg.stride_seconds <= 0 or cfg.stride_seconds > config.clip.seconds:
+        raise UserError(
+            f"config.inference.stride_seconds: {cfg.stride_seconds}, it must be above 0 and at "
+            f"most clip.seconds ({config.clip.seconds}), or positions are left out"
+        )
+    if cfg.batch_size < 1:
+        raise UserError(f"config.inference.batch_size: {cfg.batch_size}, it must be at least 1")
+    spec = SuppressionSpec.from_config(
+        cfg.suppression, config.clip.positions_per_second, cfg.threshold
+    )
+    spec.half_windows(len(config.data.classes))
+    return spec
 
 
 def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> dict[str, Any]:

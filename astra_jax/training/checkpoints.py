@@ -16,11 +16,12 @@ class Checkpoints:
     one only the parameters. Saving goes on in the background while training does.
     """
 
-    def __init__(self, workdir: Path) -> None:
+    def __init__(self, workdir: Path, read_only: bool = False) -> None:
+        """`read_only` makes and cleans no folder: a training may be at work in this one."""
         root = (workdir / "checkpoints").absolute()
         # One more than the newest: it is the way back where the newest can't be read.
-        self._latest = _manager(root / "latest", keep=2)
-        self._best = _manager(root / "best", keep=1)
+        self._latest = _manager(root / "latest", 2, read_only)
+        self._best = _manager(root / "best", 1, read_only)
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
@@ -57,9 +58,12 @@ class Checkpoints:
         return restored.state, restored.progress
 
     def save_best(self, step: int, params: Any) -> None:
-        """Saves the parameters as the best so far, unless those of this step are there."""
-        if step in self._best.all_steps():
-            return
+        """Saves the parameters as the best so far."""
+        # A run that stopped between its best and its latest checkpoint comes by here again;
+        # Orbax takes no step that isn't above the ones it has.
+        for other in self._best.all_steps():
+            if other >= step:
+                self._best.delete(other)
         self._best.save(step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
 
     def restore_best(self, abstract_params: Any) -> tuple[int, Any]:
@@ -89,7 +93,11 @@ class Checkpoints:
             manager.close()
 
 
-def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
+    if read_only:
+        return ocp.CheckpointManager(
+            directory, options=ocp.CheckpointManagerOptions(read_only=True)
+        )
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
         cleanup_tmp_directories=True,

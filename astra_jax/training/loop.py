@@ -1,5 +1,6 @@
 """The training loop: steps, validation, early stopping, checkpoints, progress."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -57,13 +58,8 @@ class Trainer:
         workdir: Path,
         validate: Validate | None,
     ) -> None:
+        check_training(config, jax.device_count())
         self.config, self.stream, self.workdir, self.validate = config, stream, workdir, validate
-        devices = jax.device_count()
-        if config.training.batch_size % devices:
-            raise UserError(
-                f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
-                f"over {devices} devices: choose a multiple of {devices}"
-            )
         self.mesh = make_mesh()
         optimizer = make_optimizer(config, stream.steps_per_epoch)
         self.schedule: optax.Schedule = learning_rate_schedule(config, stream.steps_per_epoch)
@@ -79,7 +75,11 @@ class Trainer:
         self.state = init_state(model_config, optimizer, config.seed, self.mesh)
         self.progress = Progress()
         self.checkpoints = Checkpoints(workdir)
-        self._restore()
+        try:
+            self._restore()
+        except BaseException:
+            self.checkpoints.close()
+            raise
 
     def _restore(self) -> None:
         if self.checkpoints.latest_step() is None:
@@ -99,15 +99,18 @@ class Trainer:
         spe = self.stream.steps_per_epoch
         start = int(self.state.step)
         self._started = time.monotonic() - self.progress.seconds
-        if not self.progress.finished:
-            batches = self.stream.batches(start, self.total_steps)
-            with self._progress_bar(start) as bar:
+        with contextlib.closing(self.checkpoints):
+            if self.progress.finished:
+                return self.progress
+            with (
+                contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
+                self._progress_bar(start) as bar,
+            ):
                 for epoch in range(start // spe, self.config.training.epochs):
                     self._train_epoch(epoch, batches, bar)
                     self._end_epoch(epoch + 1, bar)
                     if self.progress.finished:
                         break
-        self.checkpoints.close()
         return self.progress
 
     def _progress_bar(self, start: int) -> tqdm:
@@ -164,7 +167,7 @@ class Trainer:
         self.progress.finished = last
         self.progress.seconds = time.monotonic() - self._started
         line = self._metrics_line(epoch, scores)
-        if scores:
+        if scores and jax.process_index() == 0:
             bar.write(
                 f"epoch {epoch}: loss {line['loss']:.3f}, validation tight Average-mAP "
                 f"{scores['score']:.4f} (best {self.progress.best_score:.4f} in epoch "
@@ -206,12 +209,31 @@ class Trainer:
         return parameter_count(self.state.params)
 
 
+def check_training(config: ConfigDict, devices: int) -> None:
+    """Raises UserError where `config.training` can't be run on so many devices."""
+    training = config.training
+    if training.batch_size < 1 or training.batch_size % devices:
+        raise UserError(
+            f"config.training.batch_size: {training.batch_size} clips cannot be split "
+            f"over {devices} devices: choose a multiple of {devices}"
+        )
+    for key, least in (
+        ("epochs", 1),
+        ("validate_every_epochs", 1),
+        ("patience_epochs", 1),
+        ("checkpoint_every_steps", 0),
+    ):
+        if training[key] < least:
+            raise UserError(f"config.training.{key}: {training[key]}, it must be at least {least}")
+
+
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops the lines of epochs that the checkpoint resumed from doesn't hold."""
     if jax.process_index() == 0 and path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in kept))
+        if kept != lines:
+            write_atomically(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
