@@ -39,5 +39,5 @@ def get_config() -> ConfigDict:
     )
     config.optimizer.update(learning_rate=8e-4, schedule="step", warmup_epochs=1, amsgrad=False)
     config.inference.stride_seconds = 5
-    config.training.update(batch_size=16, epochs=11, validate_every_epochs=11)
+    config.training.update(batch_size=16, epochs=14, validate_every_epochs=7)
     return config
