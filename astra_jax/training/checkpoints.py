@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -45,6 +46,7 @@ class Checkpoints:
             UserError: the checkpoint is of another model.
         """
         step = self.latest_step()
+        self._check_model(self._latest, step, "state", abstract_state)
         try:
             restored = self._latest.restore(
                 step,
@@ -78,6 +80,7 @@ class Checkpoints:
                 f"{self._best.directory}: no checkpoint yet: train first, at least until the "
                 "first validation"
             )
+        self._check_model(self._best, step, "params", abstract_params)
         try:
             restored = self._best.restore(
                 step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
@@ -85,6 +88,21 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError) as error:
             raise _other_model(self._best.directory, error) from error
         return step, restored.params
+
+    def _check_model(
+        self, manager: ocp.CheckpointManager, step: int | None, item: str, abstract: Any
+    ) -> None:
+        """Compares names and shapes: Orbax leaves tracebacks of its threads when it finds out."""
+        with ocp.StandardCheckpointer() as checkpointer:
+            folder = manager.directory / str(step) / item
+            stored = _shapes(checkpointer.metadata(folder).item_metadata.tree)
+        ours = _shapes(abstract)
+        for name in sorted(stored.keys() | ours.keys()):
+            if stored.get(name) != ours.get(name):
+                shapes = (
+                    f"{name} is {_shape(stored, name)} there, {_shape(ours, name)} in the config"
+                )
+                raise _other_model(manager.directory, ValueError(shapes))
 
     def close(self) -> None:
         """Waits until all is on disk."""
@@ -104,6 +122,25 @@ def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManag
         enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager(directory, options=options)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; Orbax has mappings and lists where a state has classes and tuples."""
+    return {
+        "/".join(_key(part) for part in path): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _key(part: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)
+
+
+def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return str(shapes[name]) if name in shapes else "absent"
 
 
 def _other_model(directory: Any, error: Exception) -> UserError:
