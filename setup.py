@@ -29,7 +29,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        # The judges of the suite: the official metric package, librosa, scikit-learn for the baseline.
+        # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
         "test": [
             "SoccerNet==0.1.62",
             "beartype>=0.20",
