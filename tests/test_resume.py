@@ -61,7 +61,10 @@ def start(
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> str:
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == code, err
     return out
 

@@ -99,7 +99,7 @@ class Trainer:
         spe = self.stream.steps_per_epoch
         start = int(self.state.step)
         self._started = time.monotonic() - self.progress.seconds
-        with contextlib.closing(self.checkpoints):
+        with self._checkpoints_closed():
             if self.progress.finished:
                 return self.progress
             with (
@@ -112,6 +112,17 @@ class Trainer:
                     if self.progress.finished:
                         break
         return self.progress
+
+    @contextlib.contextmanager
+    def _checkpoints_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # Closing waits for every process: one that failed alone would never end.
+            if jax.process_count() == 1:
+                self.checkpoints.close()
+            raise
+        self.checkpoints.close()
 
     def _progress_bar(self, start: int) -> tqdm:
         return tqdm(
