@@ -1,5 +1,7 @@
 """The model's behaviour beyond the recordings: sizes, starts, segments, masks, augmentation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,21 @@ def full_masks(inputs):
     return masks
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _fresh(config, seed):
+    return init_params(config, jax.random.key(seed))
+
+
+def fresh_params(config, seed=0):
+    """Compiled as a whole: op by op takes several times as long."""
+    return jax.device_get(_fresh(config, seed))
+
+
+@partial(jax.jit, static_argnums=0)
+def predict(config, params, inputs):
+    return ASTRA(config).apply({"params": params}, inputs)
+
+
 def abstract(config):
     return jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
 
@@ -69,35 +86,31 @@ def test_the_papers_config_has_the_papers_sizes():
 @pytest.mark.parametrize("positions", [7, 20, 33])
 def test_output_positions_are_free_of_the_inputs_length(positions):
     config = small(positions=positions)
-    out = ASTRA(config).apply(
-        {"params": init_params(config, jax.random.key(0))}, random_inputs(config, 2)
-    )
+    out = predict(config, fresh_params(config), random_inputs(config, 2))
     assert out.probabilities.shape == out.displacement_mean.shape == (2, positions, 18)
     assert out.displacement_log_variance.shape == (2, positions, 18)
 
 
 def test_a_model_without_uncertainty_has_no_log_variance():
     config = small(uncertainty=False)
-    out = ASTRA(config).apply(
-        {"params": init_params(config, jax.random.key(0))}, random_inputs(config, 1)
-    )
+    out = predict(config, fresh_params(config), random_inputs(config, 1))
     assert out.displacement_log_variance is None
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     config = small(dtype="bfloat16")
-    params = init_params(config, jax.random.key(0))
+    params = fresh_params(config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     inputs = random_inputs(config, 2)
-    out = ASTRA(config).apply({"params": params}, inputs)
-    exact = ASTRA(SMALL).apply({"params": params}, inputs)
+    out = predict(config, params, inputs)
+    exact = predict(SMALL, params, inputs)
     assert out.probabilities.dtype == jnp.float32
     difference = np.abs(out.probabilities - exact.probabilities).max()
     assert 0 < difference < 0.05
 
 
 def test_initial_values_are_the_published_ones():
-    params = init_params(small(dim=64, heads=8, feed_forward=128), jax.random.key(3))
+    params = fresh_params(small(dim=64, heads=8, feed_forward=128), seed=3)
     attention = params["encoder"]["layer_0"]["self_attention"]
     assert_uniform(attention["query"]["kernel"], np.sqrt(6 / (4 * 64)))
     assert_uniform(attention["out"]["kernel"], 1 / np.sqrt(64))
@@ -120,7 +133,7 @@ def assert_uniform(array, bound):
 
 def test_sinusoidal_codes_and_queries_share_one_clock():
     config = small(codes="sinusoidal", dim=32)
-    params = init_params(config, jax.random.key(0))
+    params = fresh_params(config)
     queries, rows = params["decoder"]["queries"], params["source_0"]["time_code"]
     # 20 positions, 10 rows, 20 rows, 10 segments of 0.96 s in a clip of 10 s.
     np.testing.assert_allclose(queries[::2], rows, atol=1e-6)
@@ -198,38 +211,37 @@ def test_a_hierarchical_layer_costs_what_its_segments_cost():
 
 
 def test_attention_never_sees_what_is_masked():
-    params = init_params(SMALL, jax.random.key(0))
+    params = fresh_params(SMALL)
     inputs = random_inputs(SMALL, 2)
     masks = full_masks(inputs)
     masks["features"][0][:, 6:] = False
     masks["features"][1][1] = False
     masks["log_mel"][:, 500:] = False
-    model = ASTRA(SMALL)
-    before = model.apply({"params": params}, inputs | {"masks": masks})
+    before = predict(SMALL, params, inputs | {"masks": masks})
     noisy = jax.tree.map(np.copy, inputs)
     noisy["features"][0][:, 6:] += 100
     noisy["features"][1][1] -= 50
     # Segment 5 begins with frame 480: one absent frame hides it.
     noisy["log_mel"][:, 480:] = 0
-    after = model.apply({"params": params}, noisy | {"masks": masks})
+    after = predict(SMALL, params, noisy | {"masks": masks})
     np.testing.assert_array_equal(before.probabilities, after.probabilities)
-    unmasked = model.apply({"params": params}, noisy)
+    unmasked = predict(SMALL, params, noisy)
     assert np.abs(unmasked.probabilities - before.probabilities).max() > 1e-3
 
 
 def test_masks_that_hide_nothing_change_nothing():
-    params = init_params(SMALL, jax.random.key(0))
+    params = fresh_params(SMALL)
     inputs = random_inputs(SMALL, 2)
-    plain = ASTRA(SMALL).apply({"params": params}, inputs)
-    masked = ASTRA(SMALL).apply({"params": params}, inputs | {"masks": full_masks(inputs)})
+    plain = predict(SMALL, params, inputs)
+    masked = predict(SMALL, params, inputs | {"masks": full_masks(inputs)})
     np.testing.assert_allclose(plain.probabilities, masked.probabilities, atol=1e-5)
 
 
 def test_a_clip_with_nothing_in_it_gives_finite_predictions():
-    params = init_params(SMALL, jax.random.key(0))
+    params = fresh_params(SMALL)
     inputs = random_inputs(SMALL, 1)
     masks = jax.tree.map(np.zeros_like, full_masks(inputs))
-    out = ASTRA(SMALL).apply({"params": params}, inputs | {"masks": masks})
+    out = predict(SMALL, params, inputs | {"masks": masks})
     assert np.isfinite(out.probabilities).all()
 
 
@@ -262,18 +274,18 @@ def test_temporal_dropout_replaces_whole_steps_by_the_learned_vector():
 
 
 def test_augmentation_and_dropout_act_in_training_only():
-    params = init_params(SMALL, jax.random.key(0))
+    params = fresh_params(SMALL)
     inputs = random_inputs(SMALL, 2)
-    model = ASTRA(SMALL)
 
+    @jax.jit
     def train(seed):
         keys = jax.random.split(jax.random.key(seed))
         rngs = {"dropout": keys[0], "augment": keys[1]}
-        return model.apply({"params": params}, inputs, train=True, rngs=rngs).probabilities
+        return ASTRA(SMALL).apply({"params": params}, inputs, train=True, rngs=rngs).probabilities
 
     np.testing.assert_array_equal(train(1), train(1))
     assert np.any(train(1) != train(2))
-    first, second = (model.apply({"params": params}, inputs).probabilities for _ in range(2))
+    first, second = (predict(SMALL, params, inputs).probabilities for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -290,8 +302,8 @@ def test_example_inputs_fit_the_model():
 
 def test_a_class_prior_starts_the_heads_probabilities_there():
     config = small(class_prior=0.02)
-    params = init_params(config, jax.random.key(0))
-    out = ASTRA(config).apply({"params": params}, random_inputs(config, 2)).probabilities
+    params = fresh_params(config)
+    out = predict(config, params, random_inputs(config, 2)).probabilities
     np.testing.assert_allclose(out[..., 1:], 0.02, atol=0.01)
     np.testing.assert_allclose(out[..., 0], 0.98, atol=0.01)
 
@@ -301,7 +313,7 @@ def test_aligned_attention_looks_at_its_own_time_first():
         config = small(
             codes="sinusoidal", aligned_attention=aligned, dim=64, hierarchical=False, audio=None
         )
-        params = init_params(config, jax.random.key(0))
+        params = fresh_params(config)
         inputs = random_inputs(config, 1)
         _, state = ASTRA(config).apply(
             {"params": params}, inputs, capture_intermediates=lambda module, _: True

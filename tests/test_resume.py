@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -95,14 +96,18 @@ def test_a_killed_run_ends_bit_by_bit_as_the_one_that_ran_through(root, tmp_path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(arguments(root, whole, *EVERYTHING_RANDOM)) == 0
     latest = killed / "checkpoints" / "latest"
-    # Of nine steps: killed before step 5, goes on at 4, inside the second epoch; killed two steps
-    # later while the epoch's checkpoint may be half-written; then to the end.
-    for steps, checkpoint in ((5, 4), (3, 0)):
-        driver = [str(HERE / "stopped_run.py"), str(steps), str(checkpoint)]
+    # Of nine steps, three an epoch, with checkpoints at 2, 3, 4, 6 and 8: killed at a random step
+    # inside an epoch when its last checkpoint is complete; killed again some steps after that
+    # one, whatever is half-written then; then to the end.
+    first, checkpoint = random.choice([(2, 2), (4, 4), (5, 4), (8, 8)])
+    second = random.randint(1, 8 - checkpoint) if checkpoint < 8 else 0
+    print(f"killed before step {first}, then {second} step(s) behind {checkpoint}")
+    for steps, awaited in ((first, checkpoint), (second, 0)):
+        driver = [str(HERE / "stopped_run.py"), str(steps), str(awaited)]
         command = [*driver, *arguments(root, killed, *EVERYTHING_RANDOM)]
         ended(start(command, compiled_folder), code=9)
-        if checkpoint:
-            assert (latest / str(checkpoint)).is_dir() and not (latest / "6").exists()
+        if awaited:
+            assert max(int(path.name) for path in latest.glob("[0-9]")) == checkpoint
         assert not (killed / "summary.json").exists()
     assert main(arguments(root, killed, *EVERYTHING_RANDOM)) == 0
     expected, found = state_after(whole, 9), state_after(killed, 9)
