@@ -116,6 +116,7 @@ def _train(args: argparse.Namespace) -> None:
     """
     from astra_jax import configuration, launch, runs  # JAX takes seconds to import
 
+    launch.keep_freed_memory()
     config = configuration.load_config(args.config, args.overrides)
     workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
     if args.distributed:
@@ -147,6 +148,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     """
     from astra_jax import launch, runs
 
+    launch.keep_freed_memory()
     if args.distributed:
         launch.join_hosts()
     with launch.messages():

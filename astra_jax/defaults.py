@@ -40,6 +40,7 @@ def paper() -> ConfigDict:
             "epochs": 50,
             "validate_every_epochs": 1,
             "patience_epochs": 15,  # without a better or equal validation score
+            "average_decay": 0.0,  # of the moving average of weights that predicts; 0: none
             "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
         }
     )
@@ -70,6 +71,9 @@ def _data() -> ConfigDict:
                     "pattern": "{half}_baidu_soccer_embeddings.npy",
                     "rows_per_second": 1.0,
                     "widths": (2048, 2048, 384, 2048, 2048),
+                    # The published model takes them as they are. Without this key a source's
+                    # columns are standardised (data.normalization).
+                    "normalize": False,
                 },
             ),
             "audio": {
@@ -102,6 +106,14 @@ def _model() -> ConfigDict:
             # Probability of an action at which the classification head starts; None: one half.
             "class_prior": config_dict.placeholder(float),
             "aligned_attention": False,  # whether queries start by looking at their own time
+            "norm": "post",  # LayerNorm behind the residual, or "pre": before the sublayer
+            "time_bias": False,  # attention logits gain a learned bias by distance in time
+            # LayerNorm on projected features, so that they weigh as much as their codes.
+            "embedding_norm": False,
+            # Raw columns this far around a position reach its logits by one linear map; None: none.
+            "shortcut_seconds": config_dict.placeholder(float),
+            # What a query is given of its own time: "none", "embeddings" or "memory".
+            "own_time": "none",
             # VGGish: a segment of 96 frames (0.96 s) becomes one token.
             "audio": {
                 "segment_frames": 96,
@@ -118,12 +130,14 @@ def _inference() -> ConfigDict:
     return ConfigDict(
         {
             "stride_seconds": 8.0,
+            "overlap": "max",  # what stays where windows overlap: the largest score, or the "mean"
             "batch_size": 32,  # windows at a time, over the devices of this host
             "threshold": 0.01,
             "suppression": {
                 "kind": "soft",  # or "hard"
                 "decay": "quadratic",  # or "linear", "sqrt"
                 "windows_seconds": SOFT_WINDOWS_SECONDS,  # one a class
+                "window_scale": 1.0,  # times the windows; above 1 where signals are slow
             },
         }
     )

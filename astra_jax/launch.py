@@ -1,6 +1,7 @@
 """What a command does before it computes: joins the other hosts, says what goes to the terminal."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -11,6 +12,26 @@ import jax
 from astra_jax.errors import UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the large blocks of memory that it frees, where glibc rules.
+
+    XLA on a CPU takes the buffers of a step anew each time. glibc hands blocks of this size
+    back to the system, and getting them again costs a page fault every 4 kB: a quarter to a
+    third of the CPU time of a small model's step.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another system, another C library
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_ARENA_MAX, 1)
 
 
 def join_hosts() -> None:

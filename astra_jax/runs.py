@@ -14,6 +14,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from astra_jax.configuration import differences, from_json, override, to_json
+from astra_jax.data import normalization
+from astra_jax.data.normalization import Normalizations, normalized
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.simulation import SimulationSpec, write_matches
 from astra_jax.data.soccernet import (
@@ -27,7 +29,7 @@ from astra_jax.data.soccernet import (
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
-from astra_jax.model import ModelConfig
+from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
 from astra_jax.training.checkpoints import Checkpoints
@@ -59,9 +61,10 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     spec = DataSpec.from_config(config.data)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
     halves = index_halves(spec, _matches(config, "train"))
-    stream = TrainingStream(halves, config)
+    normalizations = _normalizations(workdir, halves)
+    stream = TrainingStream(normalized(halves, normalizations), config)
     model_config = model_of(config)
-    validate = _validator(config, model_config, spec)
+    validate = _validator(config, model_config, spec, normalizations)
     trainer = Trainer(config, model_config, stream, workdir, validate)
     summary_file = workdir / "summary.json"
     if trainer.progress.finished:
@@ -81,6 +84,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
     if jax.process_index() == 0:
         write_atomically(workdir / "config.json", to_json(config))
+        normalization.save(workdir / normalization.FILE_NAME, normalizations)
     progress = trainer.run()
     summary = {
         "best_epoch": progress.best_epoch,
@@ -119,13 +123,14 @@ def evaluate(
     check_roots(spec, labelled=False)
     matches = _matches(config, split)
     halves = index_halves(spec, matches, labelled=False)
+    halves = normalized(halves, _normalizations(workdir, ()))
     labels = _labels(spec, matches)
     model_config = model_of(config)
     abstract = abstract_params(model_config, replicated(make_mesh()))
     with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
         step, params = checkpoints.restore_best(abstract)
     started = time.monotonic()
-    predictor = Predictor(config, model_config, _host_copy(params))
+    predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
     predictions = predict_matches(predictor, halves, spec.classes)
     _log.info(
         "%d match(es) predicted in %.1f s with the best checkpoint (step %d)",
@@ -190,12 +195,22 @@ def _host_copy(params: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
 
 
-def _validator(config: ConfigDict, model_config: ModelConfig, spec: DataSpec) -> Validate | None:
+def _normalizations(workdir: Path, halves: Sequence[Half]) -> Normalizations:
+    """Those of the run in `workdir`; measured on the training `halves` where there are none."""
+    path = workdir.expanduser() / normalization.FILE_NAME
+    if halves and not path.exists():
+        return normalization.measure(halves)
+    return normalization.load(path)
+
+
+def _validator(
+    config: ConfigDict, model_config: ModelConfig, spec: DataSpec, normalizations: Normalizations
+) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
     if not config.data.splits.get("valid"):
         return None
     matches = _matches(config, "valid")
-    halves = index_halves(spec, matches)
+    halves = normalized(index_halves(spec, matches), normalizations)
     labels = _labels(spec, matches)
     if labels is None:
         raise UserError("config.data.splits.valid: its matches have no labels to validate with")
@@ -205,7 +220,7 @@ def _validator(config: ConfigDict, model_config: ModelConfig, spec: DataSpec) ->
         nonlocal predictor
         params = _host_copy(params)
         if predictor is None:
-            predictor = Predictor(config, model_config, params)
+            predictor = Predictor(config, ASTRA(model_config), params)
         else:
             predictor.replace_params(params)
         predictions = predict_matches(predictor, halves, spec.classes)

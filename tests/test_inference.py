@@ -6,9 +6,10 @@ import pytest
 from matches import index, stream_config, write_match
 
 from astra_jax.defaults import paper
-from astra_jax.model import ModelConfig, Predictions
+from astra_jax.errors import UserError
+from astra_jax.model import ASTRA, ModelConfig, Predictions
 from astra_jax.runs import predict_matches
-from astra_jax.spotting.inference import Predictor, land, read_windows
+from astra_jax.spotting.inference import Predictor, averaged, land, read_windows
 from astra_jax.training.state import init_params
 
 
@@ -77,7 +78,7 @@ def run_config(root, **data):
 def predictor_of(config):
     model_config = ModelConfig.from_config(config)
     params = init_params(model_config, jax.random.key(0))
-    return Predictor(config, model_config, params)
+    return Predictor(config, ASTRA(model_config), params)
 
 
 def test_the_last_window_of_a_half_is_predicted(tmp_path):
@@ -125,3 +126,30 @@ def test_every_match_has_its_spots_with_sigma(tmp_path):
     assert {spot["half"] for spot in spots["l/s/A"]} == {"1", "2"}
     assert all(float(spot["sigma_seconds"]) > 0 for spot in spots["l/s/B"])
     assert max(int(spot["position"]) for spot in spots["l/s/A"]) < 60_000
+
+
+def test_the_mean_over_windows_counts_their_middles_most():
+    # Windows of 4 positions at 0 and 2: weights 1/4, 3/4, 3/4, 1/4 of the distance to the middle.
+    first, second = 0.8, 0.4
+    probabilities = np.stack([np.full((4, 2), first), np.full((4, 2), second)])
+    mean = np.stack([np.full((4, 2), 1.0), np.full((4, 2), -1.0)])
+    log_variance = np.log(np.stack([np.full((4, 2), 4.0), np.full((4, 2), 1.0)]))
+    out = averaged(Predictions(probabilities, mean, log_variance), np.array([0, 2]), 5)
+    expected = [0.8, 0.8, (0.75 * 0.8 + 0.25 * 0.4), (0.25 * 0.8 + 0.75 * 0.4), 0.4]
+    np.testing.assert_allclose(out.probabilities[0, :, 1], expected)
+    np.testing.assert_allclose(out.displacement_mean[0, :, 1], [1, 1, 0.5, -0.5, -1])
+    np.testing.assert_allclose(np.exp(out.displacement_log_variance[0, 2]), 0.75 * 4 + 0.25)
+
+
+def test_windows_can_be_averaged(tmp_path):
+    write_match(tmp_path, seconds=(70, 33))
+    config = run_config(tmp_path)
+    half = index(tmp_path, audio=None)[0]
+    largest = predictor_of(config).dense_scores(half).scores
+    config.inference.overlap = "mean"
+    mean = predictor_of(config).dense_scores(half)
+    assert mean.scores.shape == (140, 17) and (mean.scores[2:138].max(axis=1) > 0).all()
+    assert mean.scores.max() < largest.max()
+    config.inference.overlap = "median"
+    with pytest.raises(UserError, match="overlap"):
+        predictor_of(config)

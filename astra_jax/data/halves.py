@@ -14,10 +14,19 @@ TAIL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
+class Normalization:
+    """Of one source's columns: what is taken off, and what is divided by."""
+
+    mean: Float32[np.ndarray, " column"]
+    scale: Float32[np.ndarray, " column"]
+
+
+@dataclass(frozen=True, eq=False)
 class Half:
     """One half: `seconds` long, a file a source (None: absent), its audio file, its events.
 
     `seconds` is the length of the longest source. Holds no data and no file handle.
+    `normalizations`: one a source, None where it is read as it is (`data.normalization`).
     """
 
     match: str
@@ -27,6 +36,7 @@ class Half:
     audio: ArrayFile | None
     events: Events
     spec: DataSpec
+    normalizations: tuple[Normalization | None, ...] = ()
 
     def read_source(
         self, index: int, start_row: int, rows: int
@@ -38,7 +48,12 @@ class Half:
         are zeros and not present. Errors: UserError as `ArrayFile.read`.
         """
         spec = self.spec.sources[index]
-        return self._read(self.sources[index], spec.rows_per_second, spec.width, start_row, rows)
+        values, present = self._read(
+            self.sources[index], spec.rows_per_second, spec.width, start_row, rows
+        )
+        if self.normalizations and (norm := self.normalizations[index]) is not None:
+            values = np.where(present[:, None], (values - norm.mean) / norm.scale, np.float32(0))
+        return values, present
 
     def read_mel_power(
         self, start_frame: int, frames: int

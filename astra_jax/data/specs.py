@@ -14,12 +14,14 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2.
+    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2. `normalize`:
+    whether its columns are standardised by the training matches' statistics.
     """
 
     pattern: str
     rows_per_second: float
     widths: tuple[int, ...]
+    normalize: bool = True
 
     @property
     def width(self) -> int:
@@ -101,10 +103,13 @@ def _root(data: Mapping[str, Any], key: str) -> Path:
     return Path(value).expanduser()
 
 
-def _fields(item: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def _fields(
+    item: Mapping[str, Any], where: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     for key in item:
-        if key not in keys:
-            raise UserError(f"{where}.{key}: no such key; there are {', '.join(keys)}")
+        if key not in keys + optional:
+            names = ", ".join(keys + optional)
+            raise UserError(f"{where}.{key}: no such key; there are {names}")
     for key in keys:
         if key not in item:
             raise UserError(f"{where}.{key}: missing; add it")
@@ -114,13 +119,16 @@ def _fields(item: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> dict[
 
 
 def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
-    fields = _fields(item, where, ("pattern", "rows_per_second", "widths"))
+    fields = _fields(item, where, ("pattern", "rows_per_second", "widths"), ("normalize",))
     widths = tuple(int(width) for width in fields["widths"])
     if not widths or min(widths) < 1:
         raise UserError(f"{where}.widths: {widths}, it must hold at least one positive width")
     if not fields["rows_per_second"] > 0:
         raise UserError(f"{where}.rows_per_second: must be positive")
-    return SourceSpec(fields["pattern"], float(fields["rows_per_second"]), widths)
+    normalize = fields.get("normalize", True)
+    if not isinstance(normalize, bool):
+        raise UserError(f"{where}.normalize: {normalize!r}, it must be True or False")
+    return SourceSpec(fields["pattern"], float(fields["rows_per_second"]), widths, normalize)
 
 
 def _audio(item: Mapping[str, Any]) -> AudioSpec:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from astra_jax.model.config import ModelConfig
 from astra_jax.model.embeddings import SourceEmbedding
 from astra_jax.model.heads import PlainHead, UncertaintyHead
+from astra_jax.model.times import Shortcut
 from astra_jax.model.transformer import Decoder, Encoder
 from astra_jax.model.vggish import AudioEmbedding
 
@@ -51,6 +52,7 @@ class ASTRA(nn.Module):
         self.encoder = Encoder(cfg)
         self.decoder = Decoder(cfg)
         self.classification_head = PlainHead(cfg)
+        self.shortcut = None if cfg.shortcut_reach is None else Shortcut(cfg)
         self.displacement_head = UncertaintyHead(cfg) if cfg.uncertainty else PlainHead(cfg)
 
     def embed(
@@ -75,11 +77,22 @@ class ASTRA(nn.Module):
         streams: tuple[Float[Array, "clip _ dim"], ...],
         present: Bool[Array, "clip token"] | None,
         train: bool = False,
+        shortcut: Float[Array, "clip position class"] | None = None,
     ) -> Predictions:
-        """Encodes the token streams and predicts each output position."""
+        """Encodes the token streams and predicts each output position.
+
+        `shortcut` is added to the logits of the classification head.
+        """
         memory = self.encoder(streams, present, train)
-        queries = self.decoder(memory, present, train)
+        own_time = {
+            "none": None,
+            "embeddings": jnp.concatenate(streams, axis=1),
+            "memory": memory,
+        }[self.config.own_time]
+        queries = self.decoder(memory, present, train, own_time)
         logits = self.classification_head(queries, train).astype(jnp.float32)
+        if shortcut is not None:
+            logits += shortcut
         log_variance = None
         if self.config.uncertainty:
             mean, log_variance = self.displacement_head(queries, train)
@@ -90,7 +103,8 @@ class ASTRA(nn.Module):
 
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
-        return self.decode(*self.embed(inputs, train), train)
+        shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
+        return self.decode(*self.embed(inputs, train), train, shortcut)
 
 
 def _joined(streams: list[Array], present: list[Array | None]) -> Array | None:

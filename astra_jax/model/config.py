@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from astra_jax.errors import UserError
 
 Codes = Literal["uniform", "sinusoidal"]
+Norm = Literal["post", "pre"]
+OwnTimeOf = Literal["none", "embeddings", "memory"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ class ModelConfig:
     Differs from the published implementation: `hierarchical` cuts layer i of n into
     `2**(n - i)` segments as the paper says, for any n (the implementation's 4, 2, 1, 1, ...
     is the same for three layers).
+
+    `shortcut_reach` is in output positions to either side of one.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -73,6 +77,11 @@ class ModelConfig:
     codes: Codes = "uniform"
     class_prior: float | None = None
     aligned_attention: bool = False
+    norm: Norm = "post"
+    time_bias: bool = False
+    embedding_norm: bool = False
+    own_time: OwnTimeOf = "none"
+    shortcut_reach: float | None = None
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -81,10 +90,11 @@ class ModelConfig:
                 f"config.model: dim {self.dim} is not divisible by heads {self.heads}: "
                 "choose a dim that is a multiple of heads"
             )
-        if self.codes not in get_args(Codes):
-            raise UserError(
-                f"config.model.codes: {self.codes!r} is none of {', '.join(get_args(Codes))}"
-            )
+        for key, kinds in (("codes", Codes), ("norm", Norm), ("own_time", OwnTimeOf)):
+            if (value := getattr(self, key)) not in get_args(kinds):
+                raise UserError(
+                    f"config.model.{key}: {value!r} is none of {', '.join(get_args(kinds))}"
+                )
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"config.model.dtype: {self.dtype!r} is neither float32 nor bfloat16")
         if self.class_prior is not None and not 0 < self.class_prior < 1:
@@ -123,6 +133,14 @@ class ModelConfig:
             frames = _steps(seconds, config.data.audio.frames_per_second, "data.audio")
             audio = AudioConfig(frames=frames, mels=config.data.audio.mels, **audio_sizes)
         fields["dtype"] = fields["dtype"] or default_dtype
+        reach = fields.pop("shortcut_seconds")
+        if reach is not None and reach < 0:
+            raise UserError(
+                f"config.model.shortcut_seconds: {reach}, it must be 0 or more, or None"
+            )
+        fields["shortcut_reach"] = (
+            None if reach is None else reach * config.clip.positions_per_second
+        )
         return cls(
             sources=sources,
             audio=audio,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
@@ -13,7 +14,7 @@ from astra_jax.data.clips import read_inputs
 from astra_jax.data.soccernet import Half
 from astra_jax.data.targets import refine, window_starts
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, ModelConfig, Predictions
+from astra_jax.model import Predictions
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
 from astra_jax.training.state import batch_sharding, make_mesh, replicated
 
@@ -31,17 +32,16 @@ class DenseScores:
 
 
 class Predictor:
-    """Predicts halves with one model on the devices of this host."""
+    """Predicts halves with one model (`ASTRA`, or one called alike) on the devices of this host."""
 
-    def __init__(self, config: ConfigDict, model_config: ModelConfig, params: Any) -> None:
+    def __init__(self, config: ConfigDict, model: nn.Module, params: Any) -> None:
         self._suppression = suppression_of(config)
-        self.config, self.model_config = config, model_config
+        self.config = config
         mesh = make_mesh(jax.local_devices())
         devices = len(jax.local_devices())
         self._batch_size = -(-config.inference.batch_size // devices) * devices
         self._inputs, self._everywhere = batch_sharding(mesh), replicated(mesh)
         self.params = jax.device_put(params, self._everywhere)
-        model = ASTRA(model_config)
         self._apply = jax.jit(lambda p, inputs: model.apply({"params": p}, inputs, train=False))
         self._rate = config.clip.positions_per_second
 
@@ -74,10 +74,15 @@ class Predictor:
             )
             parts.append(jax.device_get(self._apply(self.params, inputs)))
         predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
+        first_positions = np.round(np.asarray(starts) * self._rate).astype(np.int64)
+        positions = max(1, round(half.seconds * self._rate))
+        if self.config.inference.overlap == "mean":
+            predictions = averaged(predictions, first_positions, positions)
+            first_positions = np.zeros(1, np.int64)
         return land(
             predictions,
-            np.round(np.asarray(starts) * self._rate).astype(np.int64),
-            positions=max(1, round(half.seconds * self._rate)),
+            first_positions,
+            positions=positions,
             positions_per_second=self._rate,
             threshold=self.config.inference.threshold,
         )
@@ -91,6 +96,8 @@ def suppression_of(config: ConfigDict) -> SuppressionSpec:
             f"config.inference.stride_seconds: {cfg.stride_seconds}, it must be above 0 and at "
             f"most clip.seconds ({config.clip.seconds}), or positions are left out"
         )
+    if cfg.overlap not in ("max", "mean"):
+        raise UserError(f"config.inference.overlap: {cfg.overlap!r}, it must be 'max' or 'mean'")
     if cfg.batch_size < 1:
         raise UserError(f"config.inference.batch_size: {cfg.batch_size}, it must be at least 1")
     spec = SuppressionSpec.from_config(
@@ -105,6 +112,42 @@ def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> di
     # A batch that was filled up holds its last window many times.
     read = {start: read_inputs(half, start, clip_seconds) for start in set(starts)}
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(read[start] for start in starts))
+
+
+def averaged(
+    predictions: Predictions, starts: Int[np.ndarray, " window"], positions: int
+) -> Predictions:
+    """One window as long as the half: at each position the mean over the windows that hold it.
+
+    A window counts most in its middle and a twentieth of that at its ends, where it sees one
+    side only. Means, probabilities and variances of displacements are averaged. What several
+    windows agree on stays, what one of them thought is weakened: on weak features the largest
+    score of many windows is mostly noise.
+
+    Args:
+        predictions: one window a row, NumPy arrays.
+        starts: first position of each window in the half.
+        positions: of the half; windows must cover them all.
+    """
+    length = predictions.probabilities.shape[1]
+    weights = np.maximum(1 - np.abs((np.arange(length) + 0.5) / length * 2 - 1), 0.05)
+    total = np.zeros((positions, 1))
+    for start in starts:
+        total[start : start + length, 0] += weights[: positions - start]
+
+    def mean(windows: Float[np.ndarray, "window position class"]) -> np.ndarray:
+        summed = np.zeros((positions, windows.shape[-1]))
+        for start, values in zip(starts, windows, strict=True):
+            count = len(summed[start : start + length])
+            summed[start : start + length] += weights[:count, None] * values[:count]
+        return (summed / total)[None]
+
+    log_variance = predictions.displacement_log_variance
+    return Predictions(
+        mean(predictions.probabilities),
+        mean(predictions.displacement_mean),
+        None if log_variance is None else np.log(mean(np.exp(log_variance))),
+    )
 
 
 def land(

@@ -75,7 +75,7 @@ class SuppressionSpec:
     def from_config(
         cls, config: Mapping[str, Any], positions_per_second: float, threshold: float = 0.01
     ) -> "SuppressionSpec":
-        """Read `kind`, `decay` and `windows_seconds` of the config's `inference.suppression`.
+        """Read `kind`, `decay`, `windows_seconds`, `window_scale` of `inference.suppression`.
 
         Raises UserError naming the config key for a value that isn't allowed.
         """
@@ -88,7 +88,9 @@ class SuppressionSpec:
         return cls(
             kind=config["kind"],
             decay=config["decay"],
-            windows_seconds=tuple(float(window) for window in config["windows_seconds"]),
+            windows_seconds=tuple(
+                float(window) * config["window_scale"] for window in config["windows_seconds"]
+            ),
             positions_per_second=positions_per_second,
             threshold=threshold,
         )

@@ -71,8 +71,15 @@ class Trainer:
             stream.steps_per_epoch,
             config.seed,
             self.mesh,
+            config.training.average_decay,
         )
-        self.state = init_state(model_config, optimizer, config.seed, self.mesh)
+        self.state = init_state(
+            model_config,
+            optimizer,
+            config.seed,
+            self.mesh,
+            averaged=config.training.average_decay > 0,
+        )
         self.progress = Progress()
         self.checkpoints = Checkpoints(workdir)
         try:
@@ -167,7 +174,7 @@ class Trainer:
         last = epoch == training.epochs
         scores: dict[str, float] = {}
         if self.validate is not None and (last or epoch % training.validate_every_epochs == 0):
-            scores = self.validate(self.state.params)
+            scores = self.validate(self.state.eval_params)
             best = self.progress.best_score
             if best is None or scores["score"] >= best:
                 self._keep_best(epoch, scores["score"])
@@ -191,7 +198,7 @@ class Trainer:
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
         self.progress.best_score, self.progress.best_epoch = score, epoch
-        self.checkpoints.save_best(int(self.state.step), self.state.params)
+        self.checkpoints.save_best(int(self.state.step), self.state.eval_params)
 
     def _save_latest(self) -> None:
         self.progress.seconds = time.monotonic() - self._started

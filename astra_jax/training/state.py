@@ -20,12 +20,19 @@ class TrainState:
     """Everything that training carries from step to step.
 
     `loss_sums`: total, classification and displacement loss summed over the epoch so far.
+    `average`: the moving average of the parameters, None where the run keeps none.
     """
 
     step: Int[Array, ""]
     params: Any
     optimizer: optax.OptState
     loss_sums: Float[Array, "3"]
+    average: Any = None
+
+    @property
+    def eval_params(self) -> Any:
+        """What is validated, saved as best and predicts: the average, where there is one."""
+        return self.params if self.average is None else self.average
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -75,14 +82,23 @@ def parameter_count(params: Any) -> int:
 
 
 def init_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    averaged: bool = False,
 ) -> TrainState:
     """The state before step 0, drawn from `seed` and placed on every device of `mesh`."""
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(config, key)
         return TrainState(
-            jnp.zeros([], jnp.int32), params, optimizer.init(params), jnp.zeros(3, jnp.float32)
+            jnp.zeros([], jnp.int32),
+            params,
+            optimizer.init(params),
+            jnp.zeros(3, jnp.float32),
+            # A copy of its own: the state is donated.
+            jax.tree.map(jnp.copy, params) if averaged else None,
         )
 
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
@@ -95,11 +111,14 @@ def make_train_step(
     steps_per_epoch: int,
     seed: int,
     mesh: Mesh,
+    average_decay: float = 0.0,
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Float[Array, "3"]]]:
     """The jitted step: (state, batch) to (next state, total, classification, displacement loss).
 
     The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
-    repeats itself after a resume.
+    repeats itself after a resume. With `average_decay` d the state's average follows the
+    parameters as `d average + (1 - d) params`, d being at most (1 + step) / (10 + step) so that
+    the first values are soon forgotten.
     """
     model = ASTRA(config)
     base_key = jax.random.key(seed)
@@ -125,7 +144,11 @@ def make_train_step(
         epoch_starts = state.step % steps_per_epoch == 0
         sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + values
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, optimizer_state, sums), values
+        average = state.average
+        if average is not None:
+            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+        return TrainState(state.step + 1, params, optimizer_state, sums, average), values
 
     everywhere = replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))

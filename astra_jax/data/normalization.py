@@ -1,0 +1,99 @@
+"""Columns of sources at mean 0 and standard deviation 1, by what the training matches hold."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from astra_jax.data.halves import Half, Normalization
+from astra_jax.errors import UserError
+from astra_jax.files import write_atomically
+
+FILE_NAME = "normalization.json"
+"""In a run's folder: what its sources were normalised with."""
+
+ROWS = 50_000
+"""Rows looked at in each source, spread over all halves."""
+
+# A column that hardly moves would become the loudest noise: none is stretched further than to a
+# tenth of what its embedding's columns have on average.
+_SMALLEST = 0.1
+
+
+Normalizations = tuple[Normalization | None, ...]
+"""One a source, None for one that is taken as it is."""
+
+
+def measure(halves: Sequence[Half]) -> Normalizations:
+    """Mean and standard deviation of the columns of every source, over rows of all halves.
+
+    Reads about `ROWS` rows a source, one stretch from the middle of each half, so it takes
+    seconds on any data set. A source whose spec says `normalize=False` is not read.
+    Errors: UserError as `ArrayFile.read`.
+    """
+    spec = halves[0].spec
+    per_half = -(-ROWS // len(halves))
+    return tuple(
+        _measure_source(halves, index, source.widths, per_half) if source.normalize else None
+        for index, source in enumerate(spec.sources)
+    )
+
+
+def _measure_source(
+    halves: Sequence[Half], index: int, widths: Sequence[int], per_half: int
+) -> Normalization:
+    count, total, squares = 0, 0.0, 0.0
+    for half in halves:
+        file = half.sources[index]
+        if file is None or file.rows == 0:
+            continue
+        rows = min(per_half, file.rows)
+        first = (file.rows - rows) // 2
+        values = file.read(first, first + rows).astype(np.float64)
+        count += len(values)
+        total = total + values.sum(axis=0)
+        squares = squares + np.square(values).sum(axis=0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    start = 0
+    for width in widths:
+        own = deviation[start : start + width]
+        usual = np.sqrt(np.mean(np.square(own)))
+        np.maximum(own, _SMALLEST * usual if usual > 0 else 1.0, out=own)
+        start += width
+    return Normalization(mean.astype(np.float32), deviation.astype(np.float32))
+
+
+def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[Half]:
+    """The same halves, whose sources are read normalised."""
+    return [replace(half, normalizations=normalizations) for half in halves]
+
+
+def save(path: Path, normalizations: Normalizations) -> None:
+    """Writes them as JSON: numbers come back exactly as they were."""
+    content = [
+        None if item is None else {"mean": item.mean.tolist(), "scale": item.scale.tolist()}
+        for item in normalizations
+    ]
+    write_atomically(path, json.dumps(content) + "\n")
+
+
+def load(path: Path) -> Normalizations:
+    """What `save` wrote. Errors: UserError where the file is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(
+            None
+            if item is None
+            else Normalization(
+                np.asarray(item["mean"], np.float32), np.asarray(item["scale"], np.float32)
+            )
+            for item in content
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: not readable as the normalisation of a run; train again, or copy it from "
+            "the folder that the run was trained in"
+        ) from error

@@ -1,0 +1,84 @@
+"""Sources at mean 0 and deviation 1, by the training matches' statistics."""
+
+import json
+
+import numpy as np
+import pytest
+from matches import FAST, WIDE, index, write_match
+
+from astra_jax.data import normalization
+from astra_jax.data.normalization import Normalization, measure, normalized
+from astra_jax.errors import UserError
+
+SOURCES = (
+    {"pattern": WIDE, "rows_per_second": 1, "widths": (4, 2)},
+    {"pattern": FAST, "rows_per_second": 2, "widths": (3,), "normalize": False},
+)
+
+
+@pytest.fixture
+def halves(tmp_path):
+    folder = write_match(tmp_path, seconds=(80, 40), audio=False)
+    rng = np.random.default_rng(0)
+    for half, rows in ((1, 80), (2, 40)):
+        values = rng.normal([5, 5, 5, 5, 0, 0], [1, 2, 4, 1e-6, 3, 3], (rows, 6))
+        np.save(folder / WIDE.format(half=half), values.astype(np.float32))
+    return index(tmp_path, sources=SOURCES, audio=None)
+
+
+def test_columns_are_standardised_over_all_halves(halves):
+    norms = measure(halves)
+    rows = np.concatenate(
+        [half.read_source(0, 0, int(half.seconds))[0] for half in normalized(halves, norms)]
+    )
+    moving = rows[:, [0, 1, 2, 4, 5]]
+    np.testing.assert_allclose(moving.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(moving.std(axis=0), 1, atol=1e-5)
+
+
+def test_a_column_that_hardly_moves_is_not_stretched_into_noise(halves):
+    norm = measure(halves)[0]
+    usual = np.sqrt(np.mean(np.square([1, 2, 4, 0])))  # deviations of its embedding
+    assert norm.scale[3] == pytest.approx(usual / 10, rel=0.2)
+
+
+def test_a_source_can_be_taken_as_it_is(halves):
+    norms = measure(halves)
+    assert norms[1] is None
+    for before, after in zip(halves, normalized(halves, norms), strict=True):
+        np.testing.assert_array_equal(before.read_source(1, 3, 9)[0], after.read_source(1, 3, 9)[0])
+
+
+def test_absent_rows_stay_zero(halves):
+    halves[0].sources[0].path.unlink()
+    again = index(halves[0].spec.features_root, sources=SOURCES, audio=None)
+    rows, present = normalized(again, measure(halves[1:]))[0].read_source(0, 0, 10)
+    assert not rows.any() and not present.any()
+
+
+def test_a_source_without_spread_is_only_centred(tmp_path):
+    folder = write_match(tmp_path, seconds=(30, 30), audio=False)
+    for half in (1, 2):
+        np.save(folder / WIDE.format(half=half), np.full((30, 6), 7, np.float32))
+    halves = index(tmp_path, sources=SOURCES, audio=None)
+    rows, _ = normalized(halves, measure(halves))[0].read_source(0, 0, 30)
+    np.testing.assert_array_equal(rows, 0)
+
+
+def test_they_come_back_from_their_file_to_the_bit(halves, tmp_path):
+    norms = measure(halves)
+    path = tmp_path / "run" / normalization.FILE_NAME
+    normalization.save(path, norms)
+    loaded = normalization.load(path)
+    assert loaded[1] is None and isinstance(loaded[0], Normalization)
+    assert loaded[0].mean.tobytes() == norms[0].mean.tobytes()
+    assert loaded[0].scale.tobytes() == norms[0].scale.tobytes()
+
+
+@pytest.mark.parametrize("content", [None, "{", json.dumps([{"mean": [1]}])])
+def test_an_absent_or_damaged_file_is_one_line(tmp_path, content):
+    path = tmp_path / normalization.FILE_NAME
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match="normalisation of a run"):
+        normalization.load(path)
