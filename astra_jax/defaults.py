@@ -48,6 +48,34 @@ def paper() -> ConfigDict:
     return config
 
 
+def small_data() -> ConfigDict:
+    """What serves tens of matches, or features that say little (docs/small_data.md), on `paper`.
+
+    Batches of 32 clips; sizes of the model are the paper's still, for the config to choose.
+    """
+    config = paper()
+    with config.ignore_type():
+        config.data.sources = tuple(
+            {key: value for key, value in source.items() if key != "normalize"}
+            for source in config.data.sources
+        )
+    config.mixup.kind = "none"
+    config.model.update(
+        embedding_dropout=0.1,
+        head_dropout=0.1,
+        temporal_dropout=0.0,
+        temporal_switch=0.0,
+        codes="sinusoidal",
+        class_prior=0.02,
+        aligned_attention=True,
+        shortcut_seconds=4.0,
+    )
+    config.optimizer.update(learning_rate=1e-3, schedule="step", warmup_epochs=1, amsgrad=False)
+    config.training.update(batch_size=32, average_decay=0.99)
+    config.inference.overlap = "mean"
+    return config
+
+
 def _data() -> ConfigDict:
     return ConfigDict(
         {

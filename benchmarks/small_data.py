@@ -32,9 +32,41 @@ from astra_jax.training.state import abstract_params, make_mesh, replicated
 CONFIG = Path(__file__).parents[1] / "configs" / "commentary.py"
 CLIPS_AT_A_TIME = 32
 
+_AS_THEY_ARE = (
+    {
+        "pattern": "{half}_commentary_words.npy",
+        "rows_per_second": 1.0,
+        "widths": (49,),
+        "normalize": False,
+    },
+    {
+        "pattern": "{half}_commentary_pace.npy",
+        "rows_per_second": 2.0,
+        "widths": (6,),
+        "normalize": False,
+    },
+)
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "committed": {},
     "no_shortcut": {"model.shortcut_seconds": None},
+    "uniform_codes": {"model.codes": "uniform", "model.aligned_attention": False},
+    "no_class_prior": {"model.class_prior": None},
+    "no_average": {"training.average_decay": 0.0},
+    "not_normalized": {"data.sources": _AS_THEY_ARE},
+    "pre_norm": {"model.norm": "pre"},
+    "balanced_mixup": {"mixup.kind": "balanced"},
+    "augmentation": {"model.temporal_dropout": 0.5, "model.temporal_switch": 0.3},
+    "amsgrad": {"optimizer.amsgrad": True},
+    "half_rate": {"optimizer.learning_rate": 5e-4},
+    "double_rate": {"optimizer.learning_rate": 2e-3},
+    "published_start": {
+        "model.codes": "uniform",
+        "model.aligned_attention": False,
+        "model.class_prior": None,
+        "model.shortcut_seconds": None,
+        "data.sources": _AS_THEY_ARE,
+    },
 }
 """What each variant changes of the committed config."""
 

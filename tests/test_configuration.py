@@ -11,7 +11,9 @@ from astra_jax.errors import UserError
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-@pytest.mark.parametrize("name", ["astra.py", "astra.py:visual", "demo.py", "commentary.py"])
+@pytest.mark.parametrize(
+    "name", ["astra.py", "astra.py:visual", "astra_small_data.py", "demo.py", "commentary.py"]
+)
 def test_a_run_keeps_its_config_as_it_was(name, tmp_path):
     config = load_config(str(CONFIGS / name))
     (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")

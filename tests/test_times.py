@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from astra_jax.defaults import paper
+from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
-from astra_jax.model.times import OwnTime, TimeBias, token_times
+from astra_jax.model.times import OwnTime, Shortcut, TimeBias, token_times
 from astra_jax.training.state import example_inputs, init_params
 
 BASE = ModelConfig(
@@ -143,3 +145,40 @@ def test_embedding_norm_makes_tokens_of_any_features_alike():
     np.testing.assert_allclose(np.std(small, axis=-1), 1, atol=0.1)
     np.testing.assert_allclose(np.std(large, axis=-1), 1, atol=0.1)
     assert example_inputs(config)["features"][0].shape == (1, 4, 5)
+
+
+def shortcut_of(config, inputs, params):
+    return np.asarray(Shortcut(config).apply({"params": params}, inputs["features"]))
+
+
+def test_the_shortcut_starts_at_nothing():
+    config, without = changed(shortcut_reach=2.0), changed()
+    params = fresh(config)
+    inputs = inputs_of(config)
+    rest = {name: value for name, value in params.items() if name != "shortcut"}
+    np.testing.assert_array_equal(
+        predict(config, params, inputs).probabilities, predict(without, rest, inputs).probabilities
+    )
+
+
+@pytest.mark.parametrize(("reach", "reached"), [(0.0, [4, 5]), (2.0, [2, 3, 4, 5, 6, 7])])
+def test_the_shortcut_reaches_the_rows_around_a_position(reach, reached):
+    """Row 2 of 4 holds positions 4 and 5; with 2 positions of reach its neighbours see it too."""
+    config = changed(shortcut_reach=reach)
+    params = jax.tree.map(np.ones_like, fresh(config)["shortcut"])
+    inputs = {"features": (np.zeros((1, 4, 5)), np.zeros((1, 8, 2))), "log_mel": None}
+    inputs["features"][0][0, 2, 3] = 7
+    out = shortcut_of(config, inputs, params)
+    assert out.shape == (1, 8, 18)
+    np.testing.assert_array_equal(np.flatnonzero(out[0, :, 0] == 7), reached)
+    assert set(np.unique(out)) <= {0.0, 7.0}
+
+
+def test_seconds_of_the_shortcut_become_positions():
+    config = paper()
+    assert ModelConfig.from_config(config).shortcut_reach is None
+    config.model.shortcut_seconds = 4.0
+    assert ModelConfig.from_config(config).shortcut_reach == 8.0
+    config.model.shortcut_seconds = -1.0
+    with pytest.raises(UserError, match="shortcut_seconds"):
+        ModelConfig.from_config(config)

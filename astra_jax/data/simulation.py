@@ -124,6 +124,7 @@ def data_config() -> ConfigDict:
                     "pattern": "{half}_simulated_embeddings.npy",
                     "rows_per_second": 1.0,
                     "widths": EMBEDDING_WIDTHS,
+                    "normalize": False,  # they are made at a scale at which a small ASTRA learns
                 },
             ),
             "audio": {
