@@ -27,6 +27,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "plots": ["matplotlib>=3.9"],  # the figures of docs/, drawn by benchmarks/
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.

@@ -1,11 +1,12 @@
 """What attention, activations and gradients do in the first steps: two figures of small_data.md.
 
-Run:  python benchmarks/look_inside.py --root COMMENTARY --out docs [--steps 500]
+Run:  python benchmarks/look_inside.py --root COMMENTARY --out docs [--steps 1400]
 
-Trains the variants below of configs/commentary.py for a few hundred steps and prints, every
-hundred, where the decoder's first cross-attention looks (share of its weight within 2 s of the
-query's own time), how much of the decoder's input to the heads depends on the clip at all, and
-the gradients' norms. Draws the attention before and after to OUT/small_data_attention.png.
+Trains the variants below of configs/commentary.py and prints, every hundred steps, where the
+decoder's first cross-attention looks (share of its weight within 2 s of the query's own time), how
+much of what the decoder hands to the heads depends on the clip at all, and the gradients' size in
+each part. Draws the losses to OUT/small_data_loss.png and the attention before and after to
+OUT/small_data_attention.png.
 Needs matplotlib (`pip install -e '.[plots]'`).
 """
 
@@ -32,7 +33,7 @@ from astra_jax.training.losses import LossConfig, losses
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import batch_sharding, init_state, make_mesh, make_train_step
 
-COMPARED = ("published_start", "committed")
+COMPARED = ("published_start", "no_shortcut", "committed")
 EVERY = 100
 NEAR_SECONDS = 2
 
@@ -85,8 +86,10 @@ def gradient_norms(config: ModelConfig, loss_config: LossConfig, params: Any, ba
     return {name: size(part) for name, part in gradients.items()}
 
 
-def look(name: str, config: ConfigDict, steps: int) -> list[Float[np.ndarray, "position token"]]:
-    """Trains and prints; the attention before and after."""
+def look(
+    name: str, config: ConfigDict, steps: int
+) -> tuple[list[Float[np.ndarray, "position token"]], list[float]]:
+    """Trains and prints; the attention before and after, the losses of every hundred steps."""
     spec = DataSpec.from_config(config.data)
     halves = index_halves(spec, load_split(config.data.splits.train, config.data.root))
     halves = normalized(halves, measure(halves))
@@ -98,7 +101,7 @@ def look(name: str, config: ConfigDict, steps: int) -> list[Float[np.ndarray, "p
     step = make_train_step(model, loss_config, optimizer, stream.steps_per_epoch, config.seed, mesh)
     rate = config.clip.positions_per_second
     distance = np.abs(np.arange(model.positions)[:, None] - token_times(model)[None])
-    maps, values, looked_at = [], [], None
+    maps, curve, values, looked_at = [], [], [], None
     for number, batch in enumerate(stream.batches(0, steps + 1)):
         looked_at = batch if looked_at is None else looked_at
         if number % EVERY == 0:
@@ -113,16 +116,29 @@ def look(name: str, config: ConfigDict, steps: int) -> list[Float[np.ndarray, "p
                 flush=True,
             )
             maps.append(np.asarray(weights))
+            curve += [loss] if values else []
             values = []
         if number < steps:
             state, losses_now = step(state, put_batch(batch, batch_sharding(mesh)))
             values.append(losses_now[1])
-    return [maps[0], maps[-1]]
+    return [maps[0], maps[-1]], curve
 
 
-def draw(maps: dict[str, Any], seconds: float, times: dict[str, Any], path: Path) -> None:
+def draw_losses(curves: dict[str, list[float]], path: Path) -> None:
+    """Focal loss of every hundred steps."""
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for name, values in curves.items():
+        axis.plot(EVERY * np.arange(1, len(values) + 1), values, label=name.replace("_", " "))
+    axis.set_ylim(3.4, 4.6)
+    axis.set_xlabel("step")
+    axis.set_ylabel("focal loss x 100, training")
+    axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def draw_attention(maps: dict[str, Any], seconds: float, times: dict[str, Any], path: Path) -> None:
     """Query time down, token time across; brighter is more attention."""
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2 * len(maps), figsize=(15, 2.8), layout="constrained")
     panels = [(name, when) for name in maps for when in (0, 1)]
     for axis, (name, when) in zip(axes, panels, strict=True):
         weights, rows = maps[name][when], int(seconds)
@@ -141,15 +157,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", required=True, help="folder of the config's matches")
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1400)
     args = parser.parse_args()
-    maps, times = {}, {}
+    maps, times, curves = {}, {}, {}
     for name in COMPARED:
         config = config_of(name, 1, args.root)
-        maps[name] = look(name, config, args.steps)
+        maps[name], curves[name] = look(name, config, args.steps)
         times[name] = token_times(ModelConfig.from_config(config))
     args.out.mkdir(parents=True, exist_ok=True)
-    draw(maps, config.clip.seconds, times, args.out / "small_data_attention.png")
+    draw_losses(curves, args.out / "small_data_loss.png")
+    draw_attention(maps, config.clip.seconds, times, args.out / "small_data_attention.png")
 
 
 if __name__ == "__main__":
