@@ -83,7 +83,7 @@ def test_an_unknown_variant_of_the_papers_config_is_named():
         load_config(str(CONFIGS / "astra.py:blind"))
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}'])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}', "[" * 100_000, "9" * 5000])
 def test_a_broken_kept_config_is_one_line(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(content, encoding="utf-8")
