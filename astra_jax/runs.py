@@ -133,11 +133,11 @@ def evaluate(
     check_roots(spec, labelled=False)
     matches = _matches(config, split)
     halves = index_halves(spec, matches, labelled=False)
-    halves = normalized(halves, _normalizations(workdir, ()))
     labels = _labels(spec, matches)
     abstract = abstract_params(model_config, replicated(make_mesh()))
     with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
         step, params = checkpoints.restore_best(abstract)
+    halves = normalized(halves, _normalizations(workdir, ()))
     started = time.monotonic()
     predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
     predictions = predict_matches(predictor, halves, spec.classes)

@@ -163,7 +163,7 @@ def test_a_bad_config_value_is_one_line_and_no_run_begins(root, refused, overrid
         ("def get_config():\n    raise SystemExit", ("line 2", "SystemExit")),
         (
             "from ml_collections import ConfigDict\nget_config = lambda: ConfigDict({'seed': 1})",
-            ("config.data: missing", "defaults.py"),
+            ("config.", ": missing; ", "defaults.py"),
         ),
     ],
 )

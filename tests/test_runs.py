@@ -268,8 +268,8 @@ def test_damaged_lines_of_metrics_are_left_out(tmp_path, damage):
 
 
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(run, tmp_path, every):
-    shutil.copytree(run.root, tmp_path / "data")
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, every):
+    write_data(tmp_path / "data")
     path = tmp_path / "data" / TRAIN / "1_wide.npy"
     np.save(path, np.load(path) * np.float32(1e30))
     config = tiny_config(tmp_path / "data")
