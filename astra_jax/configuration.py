@@ -58,7 +58,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         # Nested errors arrive as the repr of a repr.
         key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"config has no key {key}; {_MEND}") from error
-    except (flags.Error, ValueError, TypeError) as error:
+    except (flags.Error, ValueError, TypeError, IndexError, SyntaxError) as error:
         message = str(error).strip().splitlines()[-1]
         raise UserError(f"config: {message}; {_MEND}") from error
     if len(rest) > 1:

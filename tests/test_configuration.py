@@ -55,6 +55,7 @@ def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
         ("--config.data.rot=x", "rot"),
         ("--config.nothing=1", "nothing"),
         ("--config.training.batch_size=many", "batch_size"),
+        ("--config.data.sources[5].pattern=x", "index out of range"),
         ("--batch_size=3", "--batch_size=3"),
         ("stray", "stray"),
     ],

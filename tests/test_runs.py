@@ -117,8 +117,15 @@ def test_the_same_command_again_says_finished_and_changes_nothing(run, caplog):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
-def test_a_damaged_summary_is_written_anew(run, content):
-    (run.workdir / "summary.json").write_bytes(content)
+def test_a_damaged_summary_is_none(tmp_path, content):
+    path = tmp_path / "summary.json"
+    assert runs._read_summary(path) is None
+    path.write_bytes(content)
+    assert runs._read_summary(path) is None
+
+
+def test_a_damaged_summary_is_written_anew(run):
+    (run.workdir / "summary.json").write_text("{")
     assert runs.train(tiny_config(run.root), run.workdir) == run.summary
     assert json.loads((run.workdir / "summary.json").read_text()) == run.summary
 
