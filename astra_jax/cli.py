@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astra_jax.data.soccernet import load_split, read_raw_annotations
+from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, Block, average_maps
 from astra_jax.files import write_atomically
@@ -36,11 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """0, or 2 with one line on stderr where `command` raises UserError."""
+    """0, or 2 with one line on stderr where `command` raises UserError or a file can't be used."""
     try:
         command()
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # A full disk, a folder without rights, a name that is too long: not ours to mend.
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; a training goes on when the same command is run again", file=sys.stderr)
@@ -180,6 +186,12 @@ def _add_score(commands: Any) -> None:
         "--matches", metavar="FILE", help="text file, one league/season/match a line"
     )
     parser.add_argument(
+        "--classes",
+        default=",".join(CLASSES),
+        metavar="A,B,C",
+        help="the classes that count, separated by commas (default: SoccerNet's 17)",
+    )
+    parser.add_argument(
         "--metric",
         nargs="+",
         default=["tight", "loose"],
@@ -197,11 +209,16 @@ def _score(args: argparse.Namespace) -> None:
 
     Without --split and --matches every labelled match counts; each needs its predictions.
     """
-    chosen = args.split or args.matches
-    matches = load_split(chosen) if chosen else labelled_matches(args.labels)
+    classes = tuple(name.strip() for name in args.classes.split(","))
+    if "" in classes or len(set(classes)) < len(classes):
+        raise UserError(f"--classes: {args.classes!r}, it must name every class once: A,B,C")
+    chosen, given_by = (args.split, "--split") if args.split else (args.matches, "--matches")
+    matches = load_split(chosen, given_by=given_by) if chosen else labelled_matches(args.labels)
     labels = {match: read_raw_annotations(args.labels / match / LABELS_FILE) for match in matches}
     predictions = read_predictions(args.predictions, matches)
-    blocks = average_maps(labels, predictions, args.metric)
+    _check_known(args.labels, labels, classes)
+    _check_known(args.predictions, predictions, classes)
+    blocks = average_maps(labels, predictions, args.metric, classes)
     if args.json is not None:
         try:
             write_atomically(args.json, json.dumps(blocks, indent=1) + "\n")
@@ -210,6 +227,21 @@ def _score(args: argparse.Namespace) -> None:
                 f"{args.json}: cannot be written ({error.strerror or error}); mend --json"
             ) from error
     print(f"{len(matches)} match{'es' if len(matches) > 1 else ''}\n\n{score_table(blocks)}")
+
+
+def _check_known(
+    path: Path, of_matches: Mapping[str, Sequence[Mapping[str, Any]]], classes: Sequence[str]
+) -> None:
+    """Raises UserError where there are labels and all are of other classes: the score would be 0.
+
+    Some of other classes are allowed, as in the official metric, which leaves them out.
+    """
+    found = [entry["label"] for entries in of_matches.values() for entry in entries]
+    if found and not any(label in classes for label in found):
+        raise UserError(
+            f"{path}: none of its {len(found)} label(s) is of a known class (the first is "
+            f"{found[0]!r}); name the classes: --classes 'A,B,C'"
+        )
 
 
 def labelled_matches(root: Path) -> tuple[str, ...]:

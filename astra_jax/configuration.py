@@ -31,12 +31,13 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()
-    except Exception as error:  # a config file is a program: it may raise anything
+    except (Exception, SystemExit) as error:  # a config file is a program: it may do anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == file]
-        raise UserError(
-            f"{file}{''.join(lines[-1:])}: {error or type(error).__name__}; mend the config file"
-        ) from error
+        reason = str(error) or type(error).__name__
+        if isinstance(error, SystemExit):
+            reason = f"it ends the program ({reason})"
+        raise UserError(f"{file}{''.join(lines[-1:])}: {reason}; mend the config file") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() must return a ConfigDict, as configs/demo.py does")
     config.lock()
@@ -57,7 +58,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         # Nested errors arrive as the repr of a repr.
         key = str(error).replace("\\n", "; ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"config has no key {key}; {_MEND}") from error
-    except (flags.Error, ValueError, TypeError) as error:
+    except (flags.Error, ValueError, TypeError, IndexError, SyntaxError) as error:
         message = str(error).strip().splitlines()[-1]
         raise UserError(f"config: {message}; {_MEND}") from error
     if len(rest) > 1:
@@ -95,7 +96,7 @@ def from_json(path: Path) -> ConfigDict:
         with config.unlocked():
             for key, value in saved.items():
                 _fill(config, key, _tuples(value))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a run's config ({error}): restore it or train anew"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from astra_jax.checks import check
 from astra_jax.configuration import differences, from_json, override, to_json
 from astra_jax.data import normalization
 from astra_jax.data.normalization import Normalizations, normalized
@@ -34,6 +35,7 @@ from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.loop import Trainer, Validate, check_training
+from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 _log = logging.getLogger(__name__)
@@ -54,24 +56,29 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     workdir = workdir.expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
+    # All that can be wrong with a config is found out before anything is written.
+    check(config)
     check_training(config, jax.device_count())
     suppression_of(config)
+    learning_rate_schedule(config, steps_per_epoch=1)
     _check_same_run(config, workdir)
-    _prepare_simulation(config, workdir)
+    if config.simulation is not None and config.data.root is None:
+        config.data.root = str((workdir / "matches").absolute())
     spec = DataSpec.from_config(config.data)
+    model_config = model_of(config)
+    _prepare_simulation(config)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
     halves = index_halves(spec, _matches(config, "train"))
     normalizations = _normalizations(workdir, halves)
     stream = TrainingStream(normalized(halves, normalizations), config)
-    model_config = model_of(config)
     validate = _validator(config, model_config, spec, normalizations)
     trainer = Trainer(config, model_config, stream, workdir, validate)
     summary_file = workdir / "summary.json"
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        if summary_file.is_file():
+        if (summary := _read_summary(summary_file)) is not None:
             trainer.checkpoints.close()
-            return json.loads(summary_file.read_text(encoding="utf-8"))
+            return summary
     else:
         _log.info(
             "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
@@ -119,16 +126,18 @@ def evaluate(
         UserError: anything a user can mend.
     """
     config = override(from_json(workdir.expanduser() / "config.json"), overrides)
+    check(config)
+    suppression_of(config)
     spec = DataSpec.from_config(config.data)
+    model_config = model_of(config)
     check_roots(spec, labelled=False)
     matches = _matches(config, split)
     halves = index_halves(spec, matches, labelled=False)
-    halves = normalized(halves, _normalizations(workdir, ()))
     labels = _labels(spec, matches)
-    model_config = model_of(config)
     abstract = abstract_params(model_config, replicated(make_mesh()))
     with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
         step, params = checkpoints.restore_best(abstract)
+    halves = normalized(halves, _normalizations(workdir, ()))
     started = time.monotonic()
     predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
     predictions = predict_matches(predictor, halves, spec.classes)
@@ -246,12 +255,19 @@ def _labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[str, 
     return {match: read_raw_annotations(path) for match, path in paths.items()}
 
 
-def _prepare_simulation(config: ConfigDict, workdir: Path) -> None:
+def _read_summary(path: Path) -> dict[str, Any] | None:
+    """The summary of a finished run; None where it is absent or damaged: it is written anew."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def _prepare_simulation(config: ConfigDict) -> None:
     """Writes the simulated matches of a demo run where the config asks for them."""
     if config.simulation is None:
         return
-    if config.data.root is None:
-        config.data.root = str((workdir / "matches").absolute())
     if jax.process_index() == 0:
         write_matches(Path(config.data.root), SimulationSpec.from_config(config.simulation))
     if jax.process_count() > 1:

@@ -7,7 +7,8 @@ Data:     COMMENTARY/league/season/match/ with {1,2}_commentary_words.npy (49 co
           COMMENTARY/train.txt and held_out.txt list the matches.
 
 To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or
-2), its rows a second, and the widths of the embeddings that lie side by side in its columns.
+2), its rows a second, and the widths of the embeddings that lie side by side in its columns. With
+other `classes` set `config.inference.suppression.windows_seconds` too: one a class, or one for all.
 """
 
 from ml_collections import ConfigDict

@@ -138,6 +138,9 @@ def test_bad_data_is_one_line_and_no_run_begins(root, refused, spoil):
         ("--config.data.unknown_labels=ignore", ("data.unknown_labels", "'ignore'", "skip")),
         ("--config.training.batch_size=12", ("training.batch_size", "12", "8 devices")),
         ("--config.training.batch_size=800", ("training.batch_size", "800", "24 clips")),
+        ("--config.optimizer.learning_rate=nan", ("optimizer.learning_rate: nan", "above 0")),
+        ("--config.training.batch_size=0", ("training.batch_size: 0", "at least 1")),
+        ("--config.data.splits.valid=" + "a" * 300, ("neither a shipped split",)),
         ("--dim=8", ("--dim=8", "--config.KEY=VALUE")),
         ("dim=8", ("dim=8", "--config.KEY=VALUE")),
     ],
@@ -150,12 +153,18 @@ def test_a_bad_config_value_is_one_line_and_no_run_begins(root, refused, overrid
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, ("--config", "there is no file", "configs/demo.py")),
-        ("import", ("invalid syntax",)),
-        ("import no_such_module", ("line 1", "no_such_module")),
+        (None, ("--config", "own.py", "there is no file", "configs/demo.py")),
+        ("import", ("own.py", "invalid syntax")),
+        ("import no_such_module", ("own.py, line 1", "no_such_module")),
         ("def get_config():\n    return {}[3]", ("line 2", "3")),
         ("def get_config():\n    return {}", ("ConfigDict",)),
         ("x = 1", ("get_config",)),
+        ("import sys\nsys.exit(3)", ("line 2", "ends the program (3)")),
+        ("def get_config():\n    raise SystemExit", ("line 2", "SystemExit")),
+        (
+            "from ml_collections import ConfigDict\nget_config = lambda: ConfigDict({'seed': 1})",
+            ("config.", ": missing; ", "defaults.py"),
+        ),
     ],
 )
 def test_a_config_file_with_a_fault_is_named(tmp_path, refused, text, words):
@@ -163,15 +172,30 @@ def test_a_config_file_with_a_fault_is_named(tmp_path, refused, text, words):
     if text is not None:
         path.write_text(text)
     arguments = ["train", "--config", str(path), "--workdir", str(tmp_path / "run")]
-    refused(arguments, str(path), *words)
+    refused(arguments, *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_is_checked_before_matches_are_simulated(tmp_path, refused):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.batch_size", "12"),
+        ("mixup.kind", "cut"),
+        ("model.encoder_layers", "9"),
+        ("optimizer.warmup_epochs", "14"),
+        ("data.unknown_labels", "ignore"),
+    ],
+)
+def test_a_config_is_checked_before_matches_are_simulated(tmp_path, refused, key, value):
     config = str(HERE.parent / "configs" / "demo.py")
     arguments = ["train", "--config", config, "--workdir", str(tmp_path / "run")]
-    refused([*arguments, "--config.training.batch_size=12"], "training.batch_size")
+    refused([*arguments, f"--config.{key}={value}"], key)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(root, refused):
+    workdir = str(root.parent / ("a" * 300))
+    refused(["train", "--config", CONFIG, "--workdir", workdir], workdir, "too long")
 
 
 def test_without_a_coordinator_a_distributed_run_says_what_to_set(root, refused, monkeypatch):
@@ -185,6 +209,7 @@ def test_without_a_coordinator_a_distributed_run_says_what_to_set(root, refused,
     [
         (["--workdir", "none", "--split", "test"], ("none/config.json", "--workdir")),
         (["--workdir", "broken", "--split", "test"], ("broken/config.json", "not a run's config")),
+        (["--workdir", "strange", "--split", "test"], ("config.training.epoch: no such key",)),
         (["--workdir", "run", "--split", "tset"], ("tset", "text file")),
         (["--workdir", "run", "--split", "test", "--config.data.rot=x"], ("rot",)),
         (["--workdir", "run", "--split", "test"], ("best", "no checkpoint yet")),
@@ -198,7 +223,9 @@ def test_a_bad_evaluation_is_one_line_and_writes_nothing(
     from astra_jax.configuration import to_json
 
     monkeypatch.chdir(root.parent)
-    for name, text in (("broken", "{"), ("run", to_json(tiny_config(root)))):
+    texts = {"broken": "{", "strange": '{"training": {"epoch": 3}}'}
+    texts["run"] = to_json(tiny_config(root))
+    for name, text in texts.items():
         Path(name).mkdir()
         Path(name, "config.json").write_text(text)
     refused(["evaluate", *arguments, "--out", "out"], *words)

@@ -57,6 +57,7 @@ def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
         ("--config.data.rot=x", "rot"),
         ("--config.nothing=1", "nothing"),
         ("--config.training.batch_size=many", "batch_size"),
+        ("--config.data.sources[5].pattern=x", "index out of range"),
         ("--batch_size=3", "--batch_size=3"),
         ("stray", "stray"),
     ],
@@ -85,7 +86,7 @@ def test_an_unknown_variant_of_the_papers_config_is_named():
         load_config(str(CONFIGS / "astra.py:blind"))
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}'])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}', "[" * 100_000, "9" * 5000])
 def test_a_broken_kept_config_is_one_line(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(content, encoding="utf-8")

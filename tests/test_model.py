@@ -147,7 +147,9 @@ def test_an_unknown_kind_of_codes_is_named():
         small(codes="learned")
 
 
-@pytest.mark.parametrize("changes", [{"heads": 3}, {"audio": AudioConfig(frames=50)}])
+@pytest.mark.parametrize(
+    "changes", [{"heads": 3}, {"audio": AudioConfig(frames=50)}, {"encoder_layers": 9}]
+)
 def test_sizes_that_do_not_fit_are_user_errors(changes):
     with pytest.raises(UserError):
         small(**changes)

@@ -171,6 +171,8 @@ def write_raw(root: Path, data: bytes, packed: bool) -> Path:
         (b'{"predictions": [', "broken JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[]", 'no list "predictions"'),
+        (b"[" * 100_000, "broken JSON"),
+        (b'{"predictions": ' + b"9" * 5000 + b"}", "broken JSON"),
         (b'{"predictions": {}}', 'no list "predictions"'),
         (b'{"predictions": ["goal"]}', "prediction 1: it is no object"),
     ],
@@ -189,6 +191,7 @@ def test_broken_files_are_named(tmp_path: Path, data: bytes, complaint: str, pac
     [
         ("position", "soon", "\"position\" is 'soon', not a whole number"),
         ("position", "1.5", "\"position\" is '1.5', not a whole number"),
+        ("position", "9" * 5000, "\"position\" is '999999999999...9999999999999'"),
         ("half", None, '"half" is None, not a whole number'),
         ("confidence", "high", "\"confidence\" is 'high', not a number"),
         ("confidence", [0.5], '"confidence" is [0.5], not a number'),

@@ -17,6 +17,7 @@ from astra_jax.data.soccernet import CLASSES
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.loop import _truncate_metrics
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -104,7 +105,13 @@ def test_the_checkpoints_are_the_latest_two_and_the_best(run):
 
 def test_nothing_else_lies_in_the_folder(run):
     names = {path.name for path in run.workdir.iterdir()}
-    assert names == {"config.json", "checkpoints", "metrics.jsonl", "summary.json"}
+    assert names == {
+        "config.json",
+        "normalization.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "summary.json",
+    }
 
 
 def test_the_same_command_again_says_finished_and_changes_nothing(run, caplog):
@@ -113,6 +120,20 @@ def test_the_same_command_again_says_finished_and_changes_nothing(run, caplog):
         assert runs.train(tiny_config(run.root), run.workdir) == run.summary
     assert "this run is finished" in caplog.text
     assert contents(run.workdir) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_damaged_summary_is_none(tmp_path, content):
+    path = tmp_path / "summary.json"
+    assert runs._read_summary(path) is None
+    path.write_bytes(content)
+    assert runs._read_summary(path) is None
+
+
+def test_a_damaged_summary_is_written_anew(run):
+    (run.workdir / "summary.json").write_text("{")
+    assert runs.train(tiny_config(run.root), run.workdir) == run.summary
+    assert json.loads((run.workdir / "summary.json").read_text()) == run.summary
 
 
 # Evaluation
@@ -249,6 +270,31 @@ def test_a_best_checkpoint_of_steps_that_are_taken_again_is_replaced(tmp_path):
     assert step == 5 and params["w"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\n", b'{"step": "one"}\n', b"[" * 100_000 + b"\n", b'{"step": NaN}\n']
+)
+def test_damaged_lines_of_metrics_are_left_out(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 3}\n' + damage + b'{"step": 6}\n')
+    _truncate_metrics(path, 6)
+    assert path.read_text() == '{"step": 3}\n{"step": 6}\n'
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, every):
+    write_data(tmp_path / "data")
+    path = tmp_path / "data" / TRAIN / "1_wide.npy"
+    np.save(path, np.load(path) * np.float32(1e30))
+    config = tiny_config(tmp_path / "data")
+    with config.ignore_type():
+        config.data.sources = tuple({**s, "normalize": False} for s in config.data.sources)
+    config.training.checkpoint_every_steps = every
+    with refused("in step ", "optimizer.learning_rate", "features"):
+        runs.train(config, tmp_path / "run")
+    assert steps_in(tmp_path / "run" / "checkpoints" / "latest") == []
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 # With audio
 
 
@@ -316,16 +362,9 @@ def test_a_checkpoint_of_another_model_is_named(run, tmp_path):
     [
         ({"training.batch_size": 12}, ("training.batch_size", "12", "multiple of 8")),
         ({"training.batch_size": 0}, ("training.batch_size",)),
-        ({"training.epochs": 0}, ("training.epochs",)),
-        ({"training.validate_every_epochs": 0}, ("training.validate_every_epochs",)),
-        ({"training.patience_epochs": 0}, ("training.patience_epochs",)),
-        ({"training.checkpoint_every_steps": -1}, ("training.checkpoint_every_steps",)),
         ({"optimizer.warmup_epochs": 3}, ("optimizer.warmup_epochs", "training.epochs")),
         ({"optimizer.schedule": "daily"}, ("optimizer.schedule", "daily")),
-        ({"inference.stride_seconds": 0.0}, ("inference.stride_seconds",)),
         ({"inference.stride_seconds": 21.0}, ("inference.stride_seconds", "clip.seconds")),
-        ({"inference.batch_size": 0}, ("inference.batch_size",)),
-        ({"inference.threshold": 0.0}, ("inference.threshold",)),
         ({"inference.suppression.windows_seconds": (5.0, 6.0)}, ("2 windows", "17 classes")),
         ({"inference.suppression.decay": "cubic"}, ("inference.suppression.decay",)),
         ({"data.splits.train": ""}, ("data.splits.train",)),

@@ -114,6 +114,49 @@ def test_mistakes_in_the_arguments_are_one_line(
     assert "holds no league/season/match/Labels-v2.json" in fails(main(arguments), capsys)
 
 
+def test_a_missing_list_names_its_option(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--matches", "--split"):
+        message = fails(score(folders, option, "none.txt"), capsys)
+        assert message.endswith(f"mend {option}\n") and "data.splits" not in message
+
+
+def rename_goals(root: Path, name: str) -> None:
+    """Goals become another class, in labels and predictions."""
+    for path in (*root.rglob("Labels-v2.json"), *root.rglob("results_spotting.json")):
+        path.write_text(path.read_text().replace("Goal", name))
+
+
+def test_other_classes_are_scored_where_they_are_named(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rename_goals(folders, "PASS")
+    message = fails(score(folders), capsys)
+    assert "none of its 2 label(s)" in message and "'PASS'" in message and "--classes" in message
+    assert score(folders, "--classes", "DRIVE, PASS", "--metric", "at1") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["DRIVE", "0.00", "0.00", "0.00"] in lines and [
+        "PASS",
+        "54.55",
+        "100.00",
+        "0.00",
+    ] in lines
+
+
+def test_predictions_of_no_known_class_are_an_error(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rename_goals(folders / "out", "PASS")
+    message = fails(score(folders), capsys)
+    assert str(folders / "out" / "results") in message and "'PASS'" in message
+
+
+@pytest.mark.parametrize("classes", ["", "A,,B", "A,B,A"])
+def test_a_class_list_with_a_fault_is_named(
+    folders: Path, capsys: pytest.CaptureFixture[str], classes: str
+) -> None:
+    assert "--classes" in fails(score(folders, "--classes", classes), capsys)
+
+
 def test_broken_files_are_named(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = folders / "labels" / FIRST / "Labels-v2.json"
     results = folders / "out" / "results" / FIRST / "results_spotting.json"

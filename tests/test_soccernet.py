@@ -1,6 +1,7 @@
 """The SoccerNet layout: files to halves, ranges of files, bad input."""
 
 import logging
+import math
 import os
 import pickle
 from pathlib import Path
@@ -64,6 +65,10 @@ def test_a_split_list_may_have_blank_lines_comments_and_windows_line_ends(tmp_pa
         ("/a\n", "line 1"),
         ("x\n../a\n", "line 2"),
         ("a\na\n", "line 2"),
+        ("a/b\na/./b/\n", "line 2 lists 'a/b' again"),
+        ("a/b\na//b\n", "line 2 lists 'a/b' again"),
+        (".\n", "line 1"),
+        ("x\n" + "a" * 300, "line 2"),
     ],
 )
 def test_a_bad_split_list_is_an_error(tmp_path, text, word):
@@ -78,6 +83,12 @@ def test_an_unknown_split_names_the_shipped_ones():
     with pytest.raises(UserError) as error:
         load_split("trian")
     one_line(error, "trian", "train, valid, test, challenge", "data.splits")
+
+
+def test_a_name_too_long_for_a_file_is_no_list(tmp_path):
+    for root in (None, tmp_path):
+        with pytest.raises(UserError, match="neither a shipped split"):
+            load_split("a" * 300, root)
 
 
 # Annotations
@@ -122,6 +133,8 @@ def test_unknown_labels_are_an_error_or_skipped_with_a_line_in_the_log(tmp_path,
         ({"position": "soon"}, ("position", "'soon'")),
         ({"position": 1.5}, ("position", "1.5")),
         ({"position": None}, ("position", "None")),
+        ({"position": 10**30}, ("position", "1000", "later than any half")),
+        ({"position": "9" * 5000}, ("position", "99...99", "whole milliseconds")),
         ({"label": 3}, ("label", "3")),
     ],
 )
@@ -149,6 +162,8 @@ def test_a_missing_key_is_an_error(tmp_path, key):
         (b"[]", "annotations"),
         (b'{"annotations": [1]}', "annotation 1"),
         (b"\xff\xfe", "UTF-8"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"annotations": ' + b"9" * 5000 + b"}", "4300 digits"),
     ],
 )
 def test_a_broken_label_file_is_an_error(tmp_path, content, word):
@@ -480,6 +495,25 @@ def source(**changes: object) -> dict[str, object]:
         (source(pattern="a.npy"), "{half}"),
         ({"audio": {"pattern": WIDE}}, "data.audio.frames_per_second"),
         ({"audio": data_config(".")["audio"] | {"mels": 0}}, "data.audio.mels"),
+        ({"audio": data_config(".")["audio"] | {"mels": "many"}}, "data.audio.mels"),
+        ({"audio": data_config(".")["audio"] | {"floor_db": math.nan}}, "data.audio.floor_db"),
+        ({"audio": "audio{half}.npy"}, "data.audio: 'audio{half}.npy'"),
+        ({"classes": "Goal"}, "data.classes"),
+        ({"classes": (1, 2)}, "data.classes"),
+        ({"sources": WIDE}, "data.sources: "),
+        ({"sources": source()["sources"][0]}, "data.sources: a mapping"),
+        ({"sources": (WIDE,)}, "data.sources: "),
+        ({"sources": None}, "data.sources: None"),
+        (source(widths=10), "data.sources[0].widths: 10"),
+        (source(widths=(1.5,)), "data.sources[0].widths: (1.5,)"),
+        (source(widths="six"), "data.sources[0].widths: 'six'"),
+        (source(pattern=3), "data.sources[0].pattern: 3"),
+        (source(pattern="{half}_{x}.npy"), "data.sources[0].pattern"),
+        (source(pattern="{half}{"), "data.sources[0].pattern"),
+        (source(rows_per_second=math.nan), "data.sources[0].rows_per_second: nan"),
+        (source(rows_per_second=math.inf), "data.sources[0].rows_per_second: inf"),
+        (source(rows_per_second="1"), "data.sources[0].rows_per_second: '1'"),
+        (source(rows_per_second=10**400), "data.sources[0].rows_per_second"),
     ],
 )
 def test_a_bad_config_names_its_key(tmp_path, change, word):

@@ -129,7 +129,7 @@ def test_nan_scores_are_refused() -> None:
 
 
 def test_the_config_is_read_and_its_mistakes_are_named() -> None:
-    config = {"kind": "hard", "decay": "linear", "windows_seconds": [4], "window_scale": 2}
+    config = {"kind": "hard", "decay": "linear", "windows_seconds": [8], "window_scale": 1.0}
     expected = SuppressionSpec("hard", "linear", (8.0,), 4.0, 0.2)
     assert SuppressionSpec.from_config(config, 4.0, threshold=0.2) == expected
     for key, value in (

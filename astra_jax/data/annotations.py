@@ -2,6 +2,7 @@
 
 import json
 import logging
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from jaxtyping import Bool, Int
 from astra_jax.errors import UserError
 
 HALVES = (1, 2)
+# Eleven days in milliseconds: a slip of the keyboard may pass, no arithmetic overflows.
+_LATEST = 10**9
 UnknownLabels = Literal["error", "skip"]
 
 _log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def read_raw_annotations(path: Path) -> list[dict[str, Any]]:
     Every one has `gameTime` (its first character is the half), `label` and `position`
     (milliseconds inside the half, a string of digits or an int). Labels are not judged here.
     Errors: UserError naming file and entry for a missing file, broken JSON, a missing key, a half
-    other than 1 and 2, a position that is no number or negative.
+    other than 1 and 2, a position that is no number, negative or beyond any half.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -66,6 +69,8 @@ def read_raw_annotations(path: Path) -> list[dict[str, Any]]:
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text; download it again") from error
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep for Python
+        raise UserError(f"{path}: no label file ({error}); download it again") from error
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise UserError(f'{path}: has no list "annotations"; is it a SoccerNet label file?')
@@ -94,12 +99,16 @@ def _check(annotation: Any, where: str) -> None:
         milliseconds = int(position)
     except ValueError:
         raise UserError(
-            f"{where} has position {position!r}, it must be whole milliseconds"
+            f"{where} has position {reprlib.repr(position)}, it must be whole milliseconds"
         ) from None
     if milliseconds < 0:
         raise UserError(
             f"{where} has a negative time ({milliseconds} ms); positions count from the start "
             "of the half"
+        )
+    if milliseconds > _LATEST:
+        raise UserError(
+            f"{where} has position {reprlib.repr(position)}, later than any half lasts; mend it"
         )
 
 

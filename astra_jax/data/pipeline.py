@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from astra_jax.data.clips import held_classes, read_clip
-from astra_jax.data.mixup import KINDS, ClipTable, EpochPlan, mix, pair_clips, plan
+from astra_jax.data.mixup import ClipTable, EpochPlan, mix, pair_clips, plan
 from astra_jax.data.soccernet import Half
 from astra_jax.data.targets import TargetSpec, clip_starts
 from astra_jax.errors import UserError
@@ -156,19 +156,9 @@ def _keep_off_accelerators(worker_index: int, worker_count: int) -> None:
 def _check(config: Any, halves: Sequence[Half], processes: int) -> None:
     if not halves:
         raise UserError("data.splits.train: no half to train on; list at least one match")
-    batch_size, workers = config.training.batch_size, config.data.workers
-    if batch_size < 1 or batch_size % processes:
+    batch_size = config.training.batch_size
+    if batch_size % processes:
         raise UserError(
-            f"training.batch_size: {batch_size}, it must be a positive multiple of the "
-            f"{processes} process(es)"
+            f"training.batch_size: {batch_size}, it must be a multiple of the {processes} "
+            "process(es)"
         )
-    if workers < 0:
-        raise UserError(f"data.workers: {workers}, it must be 0 (threads) or more (processes)")
-    if config.seed < 0:
-        raise UserError(f"seed: {config.seed}, it must be 0 or more")
-    if config.clip.stride_seconds <= 0:
-        raise UserError("clip.stride_seconds: must be positive")
-    if config.mixup.kind not in KINDS:
-        raise UserError(f"mixup.kind: {config.mixup.kind!r}, not one of {', '.join(KINDS)}")
-    if config.mixup.alpha <= 0 or config.mixup.beta <= 0:
-        raise UserError("mixup.alpha and mixup.beta: must be positive")

@@ -183,7 +183,7 @@ def read_spec(root: Path) -> SimulationSpec:
     path = root / SPEC_FILE
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}; --root must hold simulated matches") from None
     if values.pop("version", None) != _VERSION:
         raise UserError(f"{root}: written by another version; delete the folder to start anew")
@@ -254,7 +254,7 @@ def _truth(
 def _check_same(path: Path, content: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no JSON ({error}); delete the folder to start anew") from None
     if found != content:
         raise UserError(

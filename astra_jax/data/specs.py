@@ -1,10 +1,14 @@
 """What a data set consists of, read from the config: sources, audio, roots, classes."""
 
 import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from astra_jax.data.annotations import UnknownLabels
 from astra_jax.errors import UserError
@@ -69,12 +73,20 @@ class DataSpec:
         audio (None, or a mapping with pattern, frames_per_second, mels, floor_db).
         Errors: UserError naming the config key.
         """
-        classes = tuple(data["classes"])
+        classes = data["classes"]
+        if not _all(classes, str):
+            raise UserError(f"data.classes: {_shown(classes)}, it must be a list of names")
+        classes = tuple(classes)
         if not classes or len(set(classes)) != len(classes):
             raise UserError("data.classes: must name at least one class, and each one once")
         unknown = data["unknown_labels"]
         if unknown not in ("error", "skip"):
             raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
+        if not _all(data["sources"], Mapping | ConfigDict):
+            raise UserError(
+                f"data.sources: {_shown(data['sources'])}, it must be a list of mappings, one a "
+                "source, as in configs/commentary.py"
+            )
         sources = tuple(
             _source(item, f"data.sources[{i}]") for i, item in enumerate(data["sources"])
         )
@@ -113,33 +125,63 @@ def _fields(
     for key in keys:
         if key not in item:
             raise UserError(f"{where}.{key}: missing; add it")
-    if "{half}" not in item["pattern"]:
-        raise UserError(f"{where}.pattern: {item['pattern']!r} needs {{half}} where 1 or 2 goes")
+    pattern = item["pattern"]
+    rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
+    if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
+        raise UserError(
+            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where 1 "
+            "or 2 goes, and no other braces"
+        )
     return dict(item)
 
 
 def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
     fields = _fields(item, where, ("pattern", "rows_per_second", "widths"), ("normalize",))
-    widths = tuple(int(width) for width in fields["widths"])
-    if not widths or min(widths) < 1:
-        raise UserError(f"{where}.widths: {widths}, it must hold at least one positive width")
-    if not fields["rows_per_second"] > 0:
-        raise UserError(f"{where}.rows_per_second: must be positive")
+    widths, rate = fields["widths"], fields["rows_per_second"]
+    if not _all(widths, int) or not widths or min(widths) < 1:
+        raise UserError(
+            f"{where}.widths: {_shown(widths)}, it must be a list of whole numbers above 0, such "
+            "as (10,)"
+        )
+    if not _is_number(rate) or not rate > 0:
+        raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
     normalize = fields.get("normalize", True)
     if not isinstance(normalize, bool):
-        raise UserError(f"{where}.normalize: {normalize!r}, it must be True or False")
-    return SourceSpec(fields["pattern"], float(fields["rows_per_second"]), widths, normalize)
+        raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
+    return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize)
 
 
-def _audio(item: Mapping[str, Any]) -> AudioSpec:
-    keys = ("pattern", "frames_per_second", "mels", "floor_db")
-    fields = _fields(item, "data.audio", keys)
+def _audio(item: Any) -> AudioSpec:
+    if not isinstance(item, Mapping | ConfigDict):
+        raise UserError(
+            f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/defaults.py, or "
+            "None for no audio"
+        )
+    fields = _fields(item, "data.audio", ("pattern", "frames_per_second", "mels", "floor_db"))
     for key in ("frames_per_second", "mels"):
-        if int(fields[key]) < 1:
-            raise UserError(f"data.audio.{key}: must be at least 1")
+        if not _all([fields[key]], int) or fields[key] < 1:
+            raise UserError(
+                f"data.audio.{key}: {_shown(fields[key])}, it must be a whole number of at least 1"
+            )
+    if not _is_number(fields["floor_db"]):
+        raise UserError(f"data.audio.floor_db: {_shown(fields['floor_db'])}, it must be a number")
     return AudioSpec(
-        fields["pattern"],
-        int(fields["frames_per_second"]),
-        int(fields["mels"]),
-        float(fields["floor_db"]),
+        fields["pattern"], fields["frames_per_second"], fields["mels"], float(fields["floor_db"])
     )
+
+
+def _all(values: Any, kind: Any) -> bool:
+    """Whether it is a list or tuple of such values; True and False are no numbers."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return _all([value], int | float) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: Any) -> str:
+    """A short text of a wrong value, on one line."""
+    return "a mapping" if isinstance(value, Mapping | ConfigDict) else reprlib.repr(value)

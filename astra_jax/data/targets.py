@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from astra_jax.errors import UserError
-
 
 @dataclass(frozen=True)
 class TargetSpec:
@@ -31,25 +29,14 @@ class TargetSpec:
 
     @classmethod
     def from_config(cls, config: Any, classes: int) -> "TargetSpec":
-        """The spec of `config.clip` and `config.targets`, for `classes` actions.
-
-        Errors: UserError where a length or rate is not positive or a radius is negative.
-        """
-        spec = cls(
+        """The spec of `config.clip` and `config.targets`, for `classes` actions."""
+        return cls(
             clip_seconds=config.clip.seconds,
             positions_per_second=config.clip.positions_per_second,
             class_radius_seconds=config.targets.class_radius_seconds,
             displacement_radius_seconds=config.targets.displacement_radius_seconds,
             classes=classes,
         )
-        if spec.clip_seconds <= 0 or spec.positions < 1:
-            raise UserError(
-                f"clip.seconds ({spec.clip_seconds}) and clip.positions_per_second "
-                f"({spec.positions_per_second}): a clip must hold at least one output position"
-            )
-        if min(spec.class_radius_seconds, spec.displacement_radius_seconds) < 0:
-            raise UserError("targets: class_radius_seconds and displacement_radius_seconds >= 0")
-        return spec
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,17 +97,25 @@ class ModelConfig:
                 )
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"config.model.dtype: {self.dtype!r} is neither float32 nor bfloat16")
-        if self.class_prior is not None and not 0 < self.class_prior < 1:
-            raise UserError(
-                f"config.model.class_prior: {self.class_prior}, it must be a probability "
-                "between 0 and 1, or None"
-            )
         if self.audio is not None and (0 in self.audio.image or self.audio.segments < 1):
             raise UserError(
                 f"config.model.audio: segments of {self.audio.segment_frames} frames and "
                 f"{self.audio.mels} mels in clips of {self.audio.frames} frames don't fit VGGish: "
                 "it needs at least 16 frames and 16 mels, and one whole segment a clip"
             )
+        segments = 2 ** (self.encoder_layers - 1)
+        if self.hierarchical and segments > self.fewest_tokens:
+            raise UserError(
+                f"config.model.encoder_layers: {self.encoder_layers}, the first layer would cut "
+                f"clips into {segments} segments, but a source or the audio has only "
+                f"{self.fewest_tokens} tokens a clip: lower it, or set hierarchical to False"
+            )
+
+    @property
+    def fewest_tokens(self) -> int:
+        """Tokens of the source, or the audio, that gives a clip the fewest."""
+        tokens = [source.rows * len(source.widths) for source in self.sources]
+        return min(tokens + ([] if self.audio is None else [self.audio.segments]))
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -134,10 +142,6 @@ class ModelConfig:
             audio = AudioConfig(frames=frames, mels=config.data.audio.mels, **audio_sizes)
         fields["dtype"] = fields["dtype"] or default_dtype
         reach = fields.pop("shortcut_seconds")
-        if reach is not None and reach < 0:
-            raise UserError(
-                f"config.model.shortcut_seconds: {reach}, it must be 0 or more, or None"
-            )
         fields["shortcut_reach"] = (
             None if reach is None else reach * config.clip.positions_per_second
         )

@@ -91,15 +91,13 @@ class Predictor:
 def suppression_of(config: ConfigDict) -> SuppressionSpec:
     """How the spots of a run are suppressed; UserError where `config.inference` can't be used."""
     cfg = config.inference
-    if cfg.stride_seconds <= 0 or cfg.stride_seconds > config.clip.seconds:
+    if cfg.stride_seconds > config.clip.seconds:
         raise UserError(
-            f"config.inference.stride_seconds: {cfg.stride_seconds}, it must be above 0 and at "
-            f"most clip.seconds ({config.clip.seconds}), or positions are left out"
+            f"config.inference.stride_seconds: {cfg.stride_seconds}, it must be at most "
+            f"clip.seconds ({config.clip.seconds}), or positions are left out"
         )
     if cfg.overlap not in ("max", "mean"):
         raise UserError(f"config.inference.overlap: {cfg.overlap!r}, it must be 'max' or 'mean'")
-    if cfg.batch_size < 1:
-        raise UserError(f"config.inference.batch_size: {cfg.batch_size}, it must be at least 1")
     spec = SuppressionSpec.from_config(
         cfg.suppression, config.clip.positions_per_second, cfg.threshold
     )

@@ -6,6 +6,7 @@ match paths at its root: what SoccerNet's evaluation server and package read.
 
 import io
 import json
+import reprlib
 import tempfile
 import zipfile
 import zlib
@@ -92,7 +93,7 @@ def _number(kind: type, prediction: Mapping[str, Any], key: str) -> Any:
         return kind(prediction[key])
     except (TypeError, ValueError, OverflowError):
         article = "a whole number" if kind is int else "a number"
-        raise ValueError(f'its "{key}" is {prediction[key]!r}, not {article}') from None
+        raise ValueError(f'its "{key}" is {reprlib.repr(prediction[key])}, not {article}') from None
 
 
 def write_results(out_dir: Path, predictions: Mapping[str, Sequence[Prediction]]) -> None:
@@ -224,7 +225,7 @@ def _decode(where: str, data: bytes) -> list[Prediction]:
         content = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: is not UTF-8 text; write it again") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: broken JSON ({error}); write it again") from error
     predictions = content.get("predictions") if isinstance(content, dict) else None
     if not isinstance(predictions, list):

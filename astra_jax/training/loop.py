@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -80,6 +82,7 @@ class Trainer:
             self.mesh,
             averaged=config.training.average_decay > 0,
         )
+        self._norm = jax.jit(optax.global_norm)
         self.progress = Progress()
         self.checkpoints = Checkpoints(workdir)
         try:
@@ -153,13 +156,25 @@ class Trainer:
                 self._show(bar, epoch, step, previous)
             previous = values
             if every and (step + 1) % every == 0 and (step + 1) % spe:
+                self._check_finite(step + 1, values)
                 self._save_latest()
         if previous is not None:
             self._show(bar, epoch, (epoch + 1) * spe, previous)
+            self._check_finite((epoch + 1) * spe, previous)
+
+    def _check_finite(self, step: int, values: jax.Array) -> None:
+        """Raises UserError where `values`, of step `step` (from 1), or the parameters blew up.
+
+        Finite losses can leave parameters that are not: both are looked at before saving.
+        """
+        if not np.isfinite(values[0]) or not np.isfinite(self._norm(self.state.params)):
+            raise _diverged(step, self.workdir)
 
     def _show(self, bar: tqdm, epoch: int, step: int, values: jax.Array) -> None:
         # Reading the value of the step before waits for that one only.
         loss = float(values[0])
+        if not math.isfinite(loss):
+            raise _diverged(step, self.workdir)
         bar.update(step - bar.n)
         rate = bar.format_dict["rate"]
         clips = f"{rate * self.config.training.batch_size:.0f}" if rate else "?"
@@ -228,27 +243,26 @@ class Trainer:
 
 
 def check_training(config: ConfigDict, devices: int) -> None:
-    """Raises UserError where `config.training` can't be run on so many devices."""
-    training = config.training
-    if training.batch_size < 1 or training.batch_size % devices:
+    """Raises UserError where the batch can't be split over so many devices."""
+    if config.training.batch_size % devices:
         raise UserError(
-            f"config.training.batch_size: {training.batch_size} clips cannot be split "
+            f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
             f"over {devices} devices: choose a multiple of {devices}"
         )
-    for key, least in (
-        ("epochs", 1),
-        ("validate_every_epochs", 1),
-        ("patience_epochs", 1),
-        ("checkpoint_every_steps", 0),
-    ):
-        if training[key] < least:
-            raise UserError(f"config.training.{key}: {training[key]}, it must be at least {least}")
+
+
+def _diverged(step: int, workdir: Path) -> UserError:
+    return UserError(
+        f"{workdir}: the loss or the weights were no finite numbers any more in step {step}: train "
+        "with a lower optimizer.learning_rate in another --workdir, and check the features for "
+        "huge values"
+    )
 
 
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops the lines of epochs that the checkpoint resumed from doesn't hold."""
     if jax.process_index() == 0 and path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
             write_atomically(path, "".join(line + "\n" for line in kept))
@@ -256,6 +270,6 @@ def _truncate_metrics(path: Path, step: int) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut off in the middle of writing
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return float("inf")  # cut off in the middle of writing, or damaged
