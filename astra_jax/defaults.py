@@ -135,13 +135,8 @@ def _model() -> ConfigDict:
             "class_prior": config_dict.placeholder(float),
             "aligned_attention": False,  # whether queries start by looking at their own time
             "norm": "post",  # LayerNorm behind the residual, or "pre": before the sublayer
-            "time_bias": False,  # attention logits gain a learned bias by distance in time
-            # LayerNorm on projected features, so that they weigh as much as their codes.
-            "embedding_norm": False,
             # Raw columns this far around a position reach its logits by one linear map; None: none.
             "shortcut_seconds": config_dict.placeholder(float),
-            # What a query is given of its own time: "none", "embeddings" or "memory".
-            "own_time": "none",
             # VGGish: a segment of 96 frames (0.96 s) becomes one token.
             "audio": {
                 "segment_frames": 96,

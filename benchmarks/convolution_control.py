@@ -26,7 +26,7 @@ from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.soccernet import DataSpec, Half, index_halves, load_split, read_raw_annotations
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.model import Predictions
-from astra_jax.model.times import step_of_position
+from astra_jax.model.shortcut import row_of_position
 from astra_jax.runs import predict_matches
 from astra_jax.spotting.inference import Predictor
 from astra_jax.training.losses import LossConfig, losses
@@ -50,7 +50,7 @@ class Convolution(nn.Module):
         columns = self.classes + 1
         x = jnp.concatenate(
             [
-                rows[:, step_of_position(rows.shape[1], self.positions)]
+                rows[:, row_of_position(rows.shape[1], self.positions)]
                 for rows in inputs["features"]
             ],
             axis=-1,

@@ -28,7 +28,7 @@ from astra_jax.data.normalization import measure, normalized
 from astra_jax.data.pipeline import TrainingStream, put_batch
 from astra_jax.data.soccernet import DataSpec, index_halves, load_split
 from astra_jax.model import ASTRA, ModelConfig
-from astra_jax.model.times import token_times
+from astra_jax.model.layers import clock
 from astra_jax.training.losses import LossConfig, losses
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import batch_sharding, init_state, make_mesh, make_train_step
@@ -43,6 +43,16 @@ def _with_weights(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     if isinstance(context.module, nn.MultiHeadDotProductAttention):
         kwargs = kwargs | {"sow_weights": True}
     return call(*args, **kwargs)
+
+
+def token_times(config: ModelConfig) -> Float[np.ndarray, " token"]:
+    """When each token of the sources begins, in output positions, streams one behind the other."""
+    return np.concatenate(
+        [
+            np.repeat(clock(source.rows, config.positions), len(source.widths))
+            for source in config.sources
+        ]
+    )
 
 
 @partial(jax.jit, static_argnums=0)

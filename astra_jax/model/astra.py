@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from astra_jax.model.config import ModelConfig
 from astra_jax.model.embeddings import SourceEmbedding
 from astra_jax.model.heads import PlainHead, UncertaintyHead
-from astra_jax.model.times import Shortcut
+from astra_jax.model.shortcut import Shortcut
 from astra_jax.model.transformer import Decoder, Encoder
 from astra_jax.model.vggish import AudioEmbedding
 
@@ -84,12 +84,7 @@ class ASTRA(nn.Module):
         `shortcut` is added to the logits of the classification head.
         """
         memory = self.encoder(streams, present, train)
-        own_time = {
-            "none": None,
-            "embeddings": jnp.concatenate(streams, axis=1),
-            "memory": memory,
-        }[self.config.own_time]
-        queries = self.decoder(memory, present, train, own_time)
+        queries = self.decoder(memory, present, train)
         logits = self.classification_head(queries, train).astype(jnp.float32)
         if shortcut is not None:
             logits += shortcut

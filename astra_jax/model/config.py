@@ -10,7 +10,6 @@ from astra_jax.errors import UserError
 
 Codes = Literal["uniform", "sinusoidal"]
 Norm = Literal["post", "pre"]
-OwnTimeOf = Literal["none", "embeddings", "memory"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +77,6 @@ class ModelConfig:
     class_prior: float | None = None
     aligned_attention: bool = False
     norm: Norm = "post"
-    time_bias: bool = False
-    embedding_norm: bool = False
-    own_time: OwnTimeOf = "none"
     shortcut_reach: float | None = None
     dtype: str = "float32"
 
@@ -90,7 +86,7 @@ class ModelConfig:
                 f"config.model: dim {self.dim} is not divisible by heads {self.heads}: "
                 "choose a dim that is a multiple of heads"
             )
-        for key, kinds in (("codes", Codes), ("norm", Norm), ("own_time", OwnTimeOf)):
+        for key, kinds in (("codes", Codes), ("norm", Norm)):
             if (value := getattr(self, key)) not in get_args(kinds):
                 raise UserError(
                     f"config.model.{key}: {value!r} is none of {', '.join(get_args(kinds))}"

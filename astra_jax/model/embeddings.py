@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
 
 from astra_jax.model.config import ModelConfig, SourceConfig
-from astra_jax.model.layers import Linear, clock, code_init, layer_norm
+from astra_jax.model.layers import Linear, clock, code_init
 
 
 def temporal_dropout(
@@ -105,8 +105,6 @@ class SourceEmbedding(nn.Module):
         self.projections = [
             FeatureProjection(cfg, name=f"projection_{i}") for i in range(len(source.widths))
         ]
-        if cfg.embedding_norm:
-            self.norm = layer_norm(cfg.compute_dtype, "norm")
 
     def project(
         self, rows: Float[Array, "clip row column"], train: bool = False
@@ -116,8 +114,7 @@ class SourceEmbedding(nn.Module):
         for projection, width in zip(self.projections, self.source.widths, strict=True):
             embeddings.append(projection(rows[..., start : start + width], train))
             start += width
-        tokens = jnp.stack(embeddings, axis=2)
-        return self.norm(tokens) if self.config.embedding_norm else tokens
+        return jnp.stack(embeddings, axis=2)
 
     def code(
         self, embeddings: Float[Array, "clip row embedding dim"]

@@ -1,7 +1,6 @@
 """Linear layers, convolutions and attention with the published initial values."""
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -40,23 +39,15 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
-def attention(
-    dim: int,
-    heads: int,
-    dropout: float,
-    dtype: Any,
-    name: str,
-    bias: Float[Array, "*segment head query key"] | None = None,
-) -> nn.Module:
+def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn.Module:
     """Multi-head attention as PyTorch starts it.
 
     The in-projection is Xavier-uniform over the joint (3 dim, dim) matrix, so its bound is
     sqrt(6 / (4 dim)); its biases and the out-projection's are zero; the out-projection's
     weights are uniform in +-1/sqrt(dim). Dropout falls on the attention weights, drawn anew
-    for each clip and head. The softmax is computed in float32. `bias` is added to its logits.
+    for each clip and head. The softmax is computed in float32.
     """
     return nn.MultiHeadDotProductAttention(
-        attention_fn=partial(nn.dot_product_attention, bias=bias),
         num_heads=heads,
         qkv_features=dim,
         dropout_rate=dropout,

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from astra_jax.model.config import ModelConfig
 from astra_jax.model.layers import Linear, attention, clock, code_init, layer_norm
-from astra_jax.model.times import OwnTime, TimeBias, token_times
 
 
 def segments_of_layer(layer: int, layers: int) -> int:
@@ -54,16 +53,6 @@ def _key_mask(present: Bool[Array, "*batch key"] | None) -> Bool[Array, "*batch 
     return None if present is None else present[..., None, None, :]
 
 
-def _distance(
-    queries: Float[np.ndarray, "*segment query"] | None,
-    keys: Float[np.ndarray, "*segment key"] | None,
-) -> Int[np.ndarray, "*segment query key"] | None:
-    """How many output positions later a query stands than a key."""
-    if queries is None or keys is None:
-        return None
-    return np.rint(queries[..., :, None] - keys[..., None, :]).astype(np.int32)
-
-
 class FeedForward(nn.Module):
     """Two linears with ReLU and dropout between."""
 
@@ -103,17 +92,10 @@ class EncoderLayer(nn.Module):
         x: Float[Array, "*batch token dim"],
         present: Bool[Array, "*batch token"] | None,
         train: bool,
-        distance: Int[np.ndarray, "*segment token token"] | None = None,
     ) -> Float[Array, "*batch token dim"]:
-        """Tokens attend to those of their own batch entry that are there.
-
-        `distance` in time between tokens is what a bias of attention is learned for.
-        """
+        """Tokens attend to those of their own batch entry that are there."""
         cfg = self.config
-        bias = None if distance is None else TimeBias(cfg, name="self_bias")(distance)
-        attend = attention(
-            cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype, "self_attention", bias
-        )
+        attend = attention(cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype, "self_attention")
         feed_forward = FeedForward(cfg, name="feed_forward")
         mask = _key_mask(present)
         x = _Residual(cfg, name="residual_0")(
@@ -145,12 +127,11 @@ class Encoder(nn.Module):
         cfg = self.config
         lengths = tuple(stream.shape[1] for stream in streams)
         x = jnp.concatenate(streams, axis=1)
-        times = token_times(cfg) if cfg.time_bias else None
         for i in range(cfg.encoder_layers):
             layer = EncoderLayer(cfg, name=f"layer_{i}")
             segments = segments_of_layer(i, cfg.encoder_layers) if cfg.hierarchical else 1
             if segments == 1:
-                x = layer(x, present, train, _distance(times, times))
+                x = layer(x, present, train)
                 continue
             index, used, slot = segment_slots(lengths, segments)
             mask = jnp.broadcast_to(used, (x.shape[0], *used.shape))
@@ -158,8 +139,7 @@ class Encoder(nn.Module):
                 mask = mask & present[:, index]
             elif used.all():
                 mask = None
-            cut = None if times is None else times[index]
-            y = layer(x[:, index], mask, train, _distance(cut, cut))
+            y = layer(x[:, index], mask, train)
             x = y.reshape(y.shape[0], -1, y.shape[-1])[:, slot]
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x
 
@@ -179,14 +159,9 @@ class DecoderLayer(nn.Module):
     ) -> Float[Array, "clip position dim"]:
         """Queries attend to each other and to the tokens that are there."""
         cfg = self.config
-        self_bias = cross_bias = None
-        if cfg.time_bias:
-            positions = np.arange(cfg.positions, dtype=np.float64)
-            self_bias = TimeBias(cfg, name="self_bias")(_distance(positions, positions))
-            cross_bias = TimeBias(cfg, name="cross_bias")(_distance(positions, token_times(cfg)))
         sizes = (cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype)
-        attend = attention(*sizes, "self_attention", self_bias)
-        look = attention(*sizes, "cross_attention", cross_bias)
+        attend = attention(*sizes, "self_attention")
+        look = attention(*sizes, "cross_attention")
         feed_forward = FeedForward(cfg, name="feed_forward")
         mask = _key_mask(present)
         x = _Residual(cfg, name="residual_0")(
@@ -209,15 +184,12 @@ class Decoder(nn.Module):
         memory: Float[Array, "clip token dim"],
         present: Bool[Array, "clip token"] | None,
         train: bool = False,
-        tokens: Float[Array, "clip token dim"] | None = None,
     ) -> Float[Array, "clip position dim"]:
-        """The evolved queries of each clip. `tokens`: what each query finds at its own time."""
+        """The evolved queries of each clip."""
         cfg = self.config
         times = clock(cfg.positions, cfg.positions)
         queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
         x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
-        if tokens is not None:
-            x = x + OwnTime(cfg, name="own_time")(tokens, present)
         for i in range(cfg.decoder_layers):
             x = DecoderLayer(cfg, name=f"layer_{i}")(x, memory, present, train)
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x

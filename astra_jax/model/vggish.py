@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.config import ModelConfig
 from astra_jax.model.embeddings import augment
-from astra_jax.model.layers import Linear, clock, code_init, layer_norm, symmetric_uniform
+from astra_jax.model.layers import Linear, clock, code_init, symmetric_uniform
 
 # Convolutions in each of the four blocks; a pooling closes a block.
 _BLOCKS = ((0,), (1,), (2, 3), (4, 5))
@@ -67,16 +67,13 @@ class AudioEmbedding(nn.Module):
         )
         self.audio_code = self.param("audio_code", nn.initializers.uniform(1.0), (cfg.dim,))
         self.vggish = VGGish(cfg)
-        if cfg.embedding_norm:
-            self.norm = layer_norm(cfg.compute_dtype, "norm")
 
     def project(
         self, segments: Float[Array, "clip segment frame mel"]
     ) -> Float[Array, "clip segment dim"]:
         """The projected segments: each on its own, so any number of segments fits."""
         images = segments.reshape(-1, *segments.shape[2:])
-        tokens = self.vggish(images).reshape(*segments.shape[:2], -1)
-        return self.norm(tokens) if self.config.embedding_norm else tokens
+        return self.vggish(images).reshape(*segments.shape[:2], -1)
 
     def code(self, embeddings: Float[Array, "clip segment dim"]) -> Float[Array, "clip token dim"]:
         """Adds the codes."""
