@@ -99,8 +99,8 @@ def _data() -> ConfigDict:
                     "pattern": "{half}_baidu_soccer_embeddings.npy",
                     "rows_per_second": 1.0,
                     "widths": (2048, 2048, 384, 2048, 2048),
-                    # The published model takes them as they are. Without this key a source's
-                    # columns are standardised (data.normalization).
+                    # The published model takes them as they are; without this key a source is
+                    # normalised (data.normalization).
                     "normalize": False,
                 },
             ),

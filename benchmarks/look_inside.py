@@ -153,7 +153,8 @@ def draw_attention(maps: dict[str, Any], seconds: float, times: dict[str, Any], 
     for axis, (name, when) in zip(axes, panels, strict=True):
         weights, rows = maps[name][when], int(seconds)
         image = np.zeros((len(weights), rows))
-        second = np.minimum((times[name] / len(weights) * seconds).astype(int), rows - 1)
+        # 1e-6: 58 of 100 positions of 50 s is second 29, however it rounds.
+        second = np.minimum((times[name] / len(weights) * seconds + 1e-6).astype(int), rows - 1)
         np.add.at(image.T, second, weights.T)
         axis.imshow(image, aspect="auto", extent=(0, seconds, seconds, 0), cmap="viridis")
         axis.set_title(f"{name.replace('_', ' ')}, {('before', 'after')[when]}", fontsize=9)

@@ -15,10 +15,10 @@ TAIL_SECONDS = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """Of one source's columns: what is taken off, and what is divided by."""
+    """Of one source: what is taken off its columns, and what they all are divided by."""
 
     mean: Float32[np.ndarray, " column"]
-    scale: Float32[np.ndarray, " column"]
+    scale: np.float32
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,9 @@
-"""Columns of sources at mean 0 and standard deviation 1, by what the training matches hold."""
+"""Sources at mean 0 and standard deviation 1, by what the training matches hold.
+
+Every column is centred; all columns of a source are divided by one number, the root of their mean
+variance. Dividing each by its own would make columns that say little as loud as the others: on
+weak features that cost a fifth of the score (docs/small_data.md).
+"""
 
 import json
 from collections.abc import Sequence
@@ -17,17 +22,12 @@ FILE_NAME = "normalization.json"
 ROWS = 50_000
 """Rows looked at in each source, spread over all halves."""
 
-# A column that hardly moves would become the loudest noise: none is stretched further than to a
-# tenth of what its embedding's columns have on average.
-_SMALLEST = 0.1
-
-
 Normalizations = tuple[Normalization | None, ...]
 """One a source, None for one that is taken as it is."""
 
 
 def measure(halves: Sequence[Half]) -> Normalizations:
-    """Mean and standard deviation of the columns of every source, over rows of all halves.
+    """Mean of the columns of every source and their common deviation, over rows of all halves.
 
     Reads about `ROWS` rows a source, one stretch from the middle of each half, so it takes
     seconds on any data set. A source whose spec says `normalize=False` is not read.
@@ -36,14 +36,12 @@ def measure(halves: Sequence[Half]) -> Normalizations:
     spec = halves[0].spec
     per_half = -(-ROWS // len(halves))
     return tuple(
-        _measure_source(halves, index, source.widths, per_half) if source.normalize else None
+        _measure_source(halves, index, per_half) if source.normalize else None
         for index, source in enumerate(spec.sources)
     )
 
 
-def _measure_source(
-    halves: Sequence[Half], index: int, widths: Sequence[int], per_half: int
-) -> Normalization:
+def _measure_source(halves: Sequence[Half], index: int, per_half: int) -> Normalization:
     count, total, squares = 0, 0.0, 0.0
     for half in halves:
         file = half.sources[index]
@@ -56,14 +54,9 @@ def _measure_source(
         total = total + values.sum(axis=0)
         squares = squares + np.square(values).sum(axis=0)
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-    start = 0
-    for width in widths:
-        own = deviation[start : start + width]
-        usual = np.sqrt(np.mean(np.square(own)))
-        np.maximum(own, _SMALLEST * usual if usual > 0 else 1.0, out=own)
-        start += width
-    return Normalization(mean.astype(np.float32), deviation.astype(np.float32))
+    variance = np.mean(np.maximum(squares / count - np.square(mean), 0))
+    deviation = np.sqrt(variance) if variance > 0 else 1.0
+    return Normalization(mean.astype(np.float32), np.float32(deviation))
 
 
 def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[Half]:
@@ -74,7 +67,7 @@ def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[H
 def save(path: Path, normalizations: Normalizations) -> None:
     """Writes them as JSON: numbers come back exactly as they were."""
     content = [
-        None if item is None else {"mean": item.mean.tolist(), "scale": item.scale.tolist()}
+        None if item is None else {"mean": item.mean.tolist(), "scale": float(item.scale)}
         for item in normalizations
     ]
     write_atomically(path, json.dumps(content) + "\n")
@@ -87,9 +80,7 @@ def load(path: Path) -> Normalizations:
         return tuple(
             None
             if item is None
-            else Normalization(
-                np.asarray(item["mean"], np.float32), np.asarray(item["scale"], np.float32)
-            )
+            else Normalization(np.asarray(item["mean"], np.float32), np.float32(item["scale"]))
             for item in content
         )
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -19,7 +19,7 @@ class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
     `pattern` is the file's name in the match folder, with `{half}` for 1 or 2. `normalize`:
-    whether its columns are standardised by the training matches' statistics.
+    whether it is normalised by the training matches' statistics.
     """
 
     pattern: str
