@@ -83,3 +83,10 @@ def test_an_absent_or_damaged_file_is_one_line(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError, match="normalisation of a run"):
         normalization.load(path)
+
+
+def test_statistics_of_other_sources_are_refused(halves):
+    norms = measure(halves)
+    for others in (norms[:1], (Normalization(norms[0].mean[:3], norms[0].scale), None)):
+        with pytest.raises(UserError, match="other sources"):
+            normalized(halves, others)

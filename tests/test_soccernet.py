@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -268,12 +267,6 @@ def test_values_that_are_not_finite_are_an_error_when_their_clip_is_read(tmp_pat
     with pytest.raises(UserError) as error:
         half.read_source(0, 50, 50)
     one_line(error, str(path), "2 row(s): 71, 73")
-
-
-def test_a_half_travels_to_another_process(tmp_path):
-    write_match(tmp_path)
-    half = pickle.loads(pickle.dumps(index(tmp_path)[1]))
-    assert half.read_source(1, 4, 2)[0].tolist() == (grid(240, 3) + 2000)[4:6].tolist()
 
 
 # Halves

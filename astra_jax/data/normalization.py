@@ -60,7 +60,21 @@ def _measure_source(halves: Sequence[Half], index: int, per_half: int) -> Normal
 
 
 def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[Half]:
-    """The same halves, whose sources are read normalised."""
+    """The same halves, whose sources are read normalised.
+
+    Errors: UserError where the statistics are of other sources.
+    """
+    for half in halves[:1]:
+        widths = [source.width for source in half.spec.sources]
+        of = [
+            width if n is None else n.mean.size
+            for n, width in zip(normalizations, widths, strict=False)
+        ]
+        if len(normalizations) != len(widths) or of != widths:
+            raise UserError(
+                f"{FILE_NAME}: its statistics are of other sources than the config's "
+                "(data.sources): use the run's own config, or another --workdir"
+            )
     return [replace(half, normalizations=normalizations) for half in halves]
 
 

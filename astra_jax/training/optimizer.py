@@ -30,8 +30,8 @@ def scale_by_amsgrad(
     """
 
     def init(params: optax.Params) -> AmsgradState:
-        zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
-        return AmsgradState(jnp.zeros([], jnp.int32), zeros(), zeros(), zeros())
+        mu, nu, nu_max = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return AmsgradState(jnp.zeros([], jnp.int32), mu, nu, nu_max)
 
     def update(
         updates: optax.Updates, state: AmsgradState, params: optax.Params | None = None
