@@ -16,7 +16,15 @@ def paper() -> ConfigDict:
     config.data = _data()
     # Parameters of simulated matches (data.simulation); None: the files under data.root.
     config.simulation = None
-    config.clip = ConfigDict({"seconds": 50.0, "stride_seconds": 25.0, "positions_per_second": 2.0})
+    config.clip = ConfigDict(
+        {
+            "seconds": 50.0,
+            "stride_seconds": 25.0,
+            # Whether each epoch cuts the halves elsewhere, or always at 0, one stride, two, ...
+            "random_starts": False,
+            "positions_per_second": 2.0,
+        }
+    )
     # r_c and r_d.
     config.targets = ConfigDict({"class_radius_seconds": 2.0, "displacement_radius_seconds": 3.0})
     # "balanced", "plain" or "none"; lambda ~ Beta(alpha, beta).

@@ -89,7 +89,12 @@ def stream_config(root: Path | str | None, **data: Any) -> ml_collections.Config
         {
             "seed": 3,
             "data": data_config(root, **data),
-            "clip": {"seconds": 50, "stride_seconds": 25, "positions_per_second": 2},
+            "clip": {
+                "seconds": 50,
+                "stride_seconds": 25,
+                "random_starts": False,
+                "positions_per_second": 2,
+            },
             "targets": {"class_radius_seconds": 2, "displacement_radius_seconds": 3},
             "mixup": {"kind": "balanced", "alpha": 1.0, "beta": 0.6},
             "training": {"batch_size": 8},

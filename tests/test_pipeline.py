@@ -54,7 +54,7 @@ def digests(halves: list[Half], start: int, stop: int, **data: object) -> list[s
 
 def test_a_batch_holds_the_planned_clips_mixed(halves):
     stream = TrainingStream(halves, stream_config(None))
-    assert stream.steps_per_epoch == 3 and stream.clips.pairs.shape == (24, 2)
+    assert stream.steps_per_epoch == 3 and stream.clips(0).pairs.shape == (24, 2)
     batches = list(stream.batches(0, 5))
     assert len(batches) == 5
     starts = [(half, start) for half in halves for start in range(0, 299, 25)]
@@ -67,6 +67,37 @@ def test_a_batch_holds_the_planned_clips_mixed(halves):
             )
             expected = mix(own, partner, entry.lam[step % 3])
             assert digest(jax.tree.map(lambda array: array[row], batch)) == digest(expected)  # noqa: B023
+
+
+def test_random_starts_cut_the_halves_elsewhere_in_every_epoch(halves):
+    config = stream_config(None)
+    config.clip.random_starts, config.mixup.kind = True, "none"
+    stream = TrainingStream(halves, config)
+    first_rows = []
+    for epoch in range(4):
+        batches = stream.batches(3 * epoch, 3 * epoch + 3)
+        # Of the second half, whose source gives the time away: 2000 + row, whole and in reach.
+        rows = np.concatenate([batch["features"][1][:, 0, 0] for batch in batches])
+        own = np.sort(rows[(rows >= 2000) & (rows < 2600)] - 2000) / 2
+        first_rows.append(tuple(own))
+        assert len(own) == 6 and (np.diff(own[own > 0]) % 25 == 0).all()
+        assert stream.clips(epoch).holds.shape == (48, 18)
+    assert len({rows[-1] % 25 for rows in first_rows}) > 1
+    again = TrainingStream(halves, config).batches(0, 12)
+    digests_again = [digest(batch) for batch in again]
+    assert digests_again == [digest(batch) for batch in stream.batches(0, 12)]
+    assert digests_again[5:] == [digest(batch) for batch in stream.batches(5, 12)]
+
+
+def test_the_clips_of_random_starts_cover_every_half(halves):
+    config = stream_config(None)
+    config.clip.random_starts = True
+    loader = TrainingStream(halves, config)._loader
+    for epoch in range(5):
+        _, where = loader.lay_clips(epoch)
+        for index in range(len(halves)):
+            starts = [start for half, start in where if half == index]
+            assert starts[0] == 0 and max(np.diff(starts)) <= 25 and starts[-1] + 50 > 300
 
 
 def test_shapes_and_types_are_those_of_the_config(halves):
@@ -208,7 +239,7 @@ def test_a_batch_of_real_commentary_at_two_rates(caplog):
             COMMENTARY, *load_split(str(COMMENTARY / "train.txt")), sources=sources, audio=None
         )
     stream = TrainingStream(halves, stream_config(None))
-    assert stream.steps_per_epoch > 1000 and stream.clips.holds.any(axis=0).all()
+    assert stream.steps_per_epoch > 1000 and stream.clips(0).holds.any(axis=0).all()
     batch = next(stream.batches(5000, 5001))
     assert [array.shape for array in batch["features"]] == [(8, 50, 49), (8, 100, 6)]
     assert all(mask.all() for mask in batch["masks"]["features"])

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float32
 
 from astra_jax.data.annotations import Events
 from astra_jax.data.arrays import ArrayFile
+from astra_jax.data.clock import Clock
 from astra_jax.data.specs import DataSpec
 
 TAIL_SECONDS = 5.0
@@ -32,7 +33,7 @@ class Half:
     match: str
     half: int
     seconds: float
-    sources: tuple[ArrayFile | None, ...]
+    sources: tuple[ArrayFile | Clock | None, ...]
     audio: ArrayFile | None
     events: Events
     spec: DataSpec
@@ -69,7 +70,7 @@ class Half:
         return self._read(self.audio, spec.frames_per_second, spec.mels, start_frame, frames)
 
     def _read(
-        self, file: ArrayFile | None, rate: float, width: int, start: int, count: int
+        self, file: ArrayFile | Clock | None, rate: float, width: int, start: int, count: int
     ) -> tuple[Float32[np.ndarray, "row column"], Bool[np.ndarray, "row"]]:
         # Whole rows that fit in the half: 1e-6 takes up rounding of rates such as 1/3.
         rows = 0 if file is None else min(file.rows, int(self.seconds * rate + 1e-6))

@@ -24,6 +24,7 @@ from astra_jax.errors import UserError
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 WORKER_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
 BATCHES_AHEAD_PER_WORKER = 2
+_STARTS = 3  # of the random streams of a seed and epoch; the plan has the first three
 
 
 class TrainingStream:
@@ -50,10 +51,9 @@ class TrainingStream:
         self._loader = _Loader(halves, config, index * self._local_batch, self._local_batch)
         self.steps_per_epoch: int = self._loader.steps_per_epoch
 
-    @property
-    def clips(self) -> ClipTable:
-        """The clips that an epoch chooses from."""
-        return self._loader.clips
+    def clips(self, epoch: int) -> ClipTable:
+        """The clips that an epoch, counted from 0, chooses from."""
+        return self._loader.clips(epoch)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The plan of an epoch, counted from 0; the same in every process."""
@@ -110,40 +110,61 @@ class _Loader:
     def __init__(self, halves: Sequence[Half], config: Any, offset: int, local_batch: int) -> None:
         self._halves = tuple(halves)
         self._spec = TargetSpec.from_config(config, len(halves[0].spec.classes))
-        starts = [clip_starts(half.seconds, config.clip.stride_seconds) for half in halves]
-        counts = np.array([len(of_half) for of_half in starts])
-        self._where = [(index, start) for index, of_half in enumerate(starts) for start in of_half]
-        self.clips = ClipTable(pair_clips(counts), held_classes(halves, starts, self._spec))
-        batch_size = config.training.batch_size
-        self.steps_per_epoch = len(self.clips.pairs) // batch_size
+        self._stride = config.clip.stride_seconds
+        self._random_starts = config.clip.random_starts
+        self._seed, self._batch_size = config.seed, config.training.batch_size
+        pairs = len(self.clips(0).pairs)
+        self.steps_per_epoch = pairs // self._batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"training.batch_size: {batch_size}, but an epoch has only "
-                f"{len(self.clips.pairs)} clips; lower it or train on more matches"
+                f"training.batch_size: {self._batch_size}, but an epoch has only "
+                f"{pairs} clips; lower it or train on more matches"
             )
-        self._seed, self._batch_size = config.seed, batch_size
         self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
         self._offset, self._local_batch = offset, local_batch
 
     def plan(self, epoch: int) -> EpochPlan:
-        return _cached_plan(self._seed, epoch, self._batch_size, self.clips, *self._mixup)
+        return _cached_plan(self._seed, epoch, self._batch_size, self.clips(epoch), *self._mixup)
+
+    def clips(self, epoch: int) -> ClipTable:
+        return _cached_clips(self, epoch if self._random_starts else 0)[0]
+
+    def lay_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, float]]]:
+        """The clips of an epoch, and the half and start of each.
+
+        Random starts move a half's clips to earlier by whole seconds, so that the rows of any
+        source stay whole; the first clip stays at 0.
+        """
+        starts = [clip_starts(half.seconds, self._stride) for half in self._halves]
+        if self._random_starts:
+            rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, _STARTS]))
+            shifts = rng.integers(max(1, int(self._stride)), size=len(starts))
+            starts = [
+                [max(0.0, start - float(shift)) for start in of_half]
+                for of_half, shift in zip(starts, shifts, strict=True)
+            ]
+        counts = np.array([len(of_half) for of_half in starts])
+        where = [(index, start) for index, of_half in enumerate(starts) for start in of_half]
+        holds = held_classes(self._halves, starts, self._spec)
+        return ClipTable(pair_clips(counts), holds), where
 
     def __call__(self, sample: int) -> dict[str, Any]:
         step, row = divmod(int(sample), self._local_batch)
         epoch, step = divmod(step, self.steps_per_epoch)
         entry = self.plan(epoch)
         row += self._offset
-        own = self._clip(int(entry.own[step, row]))
+        own = self._clip(epoch, int(entry.own[step, row]))
         if self._mixup[0] == "none":
             return own
-        return mix(own, self._clip(int(entry.partner[step, row])), float(entry.lam[step]))
+        return mix(own, self._clip(epoch, int(entry.partner[step, row])), float(entry.lam[step]))
 
-    def _clip(self, clip: int) -> dict[str, Any]:
-        half, start = self._where[clip]
+    def _clip(self, epoch: int, clip: int) -> dict[str, Any]:
+        half, start = _cached_clips(self, epoch if self._random_starts else 0)[1][clip]
         return read_clip(self._halves[half], start, self._spec)
 
 
 # Prefetching crosses from one epoch into the next: two plans are alive at once.
+_cached_clips = functools.lru_cache(maxsize=4)(_Loader.lay_clips)
 _cached_plan = functools.lru_cache(maxsize=4)(plan)
 
 

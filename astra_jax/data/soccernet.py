@@ -19,6 +19,7 @@ from astra_jax.data.annotations import (
     read_raw_annotations,
 )
 from astra_jax.data.arrays import ArrayFile, open_array
+from astra_jax.data.clock import Clock
 from astra_jax.data.halves import TAIL_SECONDS, Half
 from astra_jax.data.specs import AudioSpec, DataSpec, SourceSpec
 from astra_jax.errors import UserError
@@ -195,7 +196,9 @@ def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
 
 def _index_half(spec: DataSpec, match: str, half: int) -> Half:
     folder = spec.features_root / match
-    sources = tuple(_open_source(folder, half, source) for source in spec.sources)
+    sources: tuple[ArrayFile | Clock | None, ...] = tuple(
+        None if source.is_clock else _open_source(folder, half, source) for source in spec.sources
+    )
     lengths = _lengths(sources, [source.rows_per_second for source in spec.sources])
     audio, audio_lengths = None, {}
     if spec.audio is not None:
@@ -213,6 +216,10 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
             _log.warning(
                 "%s: lasts %.1f s, its half %.1f s; masked past its end", path, length, seconds
             )
+    sources = tuple(
+        Clock(source.rows(seconds), source.rows_per_second) if source.is_clock else file
+        for source, file in zip(spec.sources, sources, strict=True)
+    )
     return Half(match, half, seconds, sources, audio, Events.none(), spec)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from astra_jax.data import clock
 from astra_jax.data.annotations import UnknownLabels
 from astra_jax.errors import UserError
 
@@ -18,8 +19,9 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2. `normalize`:
-    whether it is normalised by the training matches' statistics.
+    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
+    but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
+    the training matches' statistics.
     """
 
     pattern: str
@@ -31,6 +33,11 @@ class SourceSpec:
     def width(self) -> int:
         """Columns of the file."""
         return sum(self.widths)
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether it is the half's clock and no file."""
+        return self.pattern == clock.PATTERN
 
     def rows(self, seconds: float) -> int:
         """The row at a time in the half, or the rows of a stretch of time: the nearest, half up."""
@@ -126,6 +133,8 @@ def _fields(
         if key not in item:
             raise UserError(f"{where}.{key}: missing; add it")
     pattern = item["pattern"]
+    if pattern == clock.PATTERN and "widths" in keys:
+        return dict(item)
     rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
     if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
         raise UserError(
@@ -145,7 +154,11 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
         )
     if not _is_number(rate) or not rate > 0:
         raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
-    normalize = fields.get("normalize", True)
+    if fields["pattern"] == clock.PATTERN and tuple(widths) != (clock.COLUMNS,):
+        raise UserError(
+            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({clock.COLUMNS},)"
+        )
+    normalize = fields.get("normalize", fields["pattern"] != clock.PATTERN)
     if not isinstance(normalize, bool):
         raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
     return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize)

@@ -78,6 +78,7 @@ class ModelConfig:
     aligned_attention: bool = False
     norm: Norm = "post"
     shortcut_reach: float | None = None
+    shortcut_unit: float = 2.0
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -141,6 +142,7 @@ class ModelConfig:
         fields["shortcut_reach"] = (
             None if reach is None else reach * config.clip.positions_per_second
         )
+        fields["shortcut_unit"] = config.clip.positions_per_second
         return cls(
             sources=sources,
             audio=audio,

@@ -1,0 +1,42 @@
+"""The clock of a half, a source that needs no file: how long it has run, how long it still runs.
+
+Nothing else tells the model that a clip begins a half, where kick-offs are; clips look alike to it
+wherever they lie. On weak features that is worth more than any change of the model
+(docs/small_data.md).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+PATTERN = "clock"
+"""What `data.sources` gives as the pattern of a clock."""
+
+DECAYS_SECONDS = (3.0, 10.0, 60.0, 300.0)
+"""A column each: it is 1 at the half's start and falls to 1/e in that time."""
+
+COLUMNS = 2 * len(DECAYS_SECONDS)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The rows of a half's clock, read like a file of features.
+
+    Columns: `exp(-t / d)` for each d of `DECAYS_SECONDS`, t being the seconds since the half's
+    start; then the same of the seconds until its last row.
+    """
+
+    rows: int
+    rows_per_second: float
+    path: Path = Path(PATTERN)
+
+    def read(self, start: int, stop: int) -> Float32[np.ndarray, "row column"]:
+        """Rows [start, stop)."""
+        row = np.arange(start, stop)[:, None]
+        since = row / self.rows_per_second
+        until = (self.rows - 1 - row) / self.rows_per_second
+        decays = np.array(DECAYS_SECONDS)
+        values = np.exp(-np.concatenate([since / decays, until / decays], axis=1))
+        return values.astype(np.float32)
