@@ -26,7 +26,7 @@ from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.soccernet import DataSpec, Half, index_halves, load_split, read_raw_annotations
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.model import Predictions
-from astra_jax.model.shortcut import row_of_position
+from astra_jax.model.layers import clock
 from astra_jax.runs import predict_matches
 from astra_jax.spotting.inference import Predictor
 from astra_jax.training.losses import LossConfig, losses
@@ -50,7 +50,7 @@ class Convolution(nn.Module):
         columns = self.classes + 1
         x = jnp.concatenate(
             [
-                rows[:, row_of_position(rows.shape[1], self.positions)]
+                rows[:, _row_of_position(rows.shape[1], self.positions)]
                 for rows in inputs["features"]
             ],
             axis=-1,
@@ -61,6 +61,11 @@ class Convolution(nn.Module):
         )
         logits, mean, log_variance = jnp.split(out, 3, axis=-1)
         return Predictions(jax.nn.sigmoid(logits), mean, log_variance)
+
+
+def _row_of_position(rows: int, positions: int) -> np.ndarray:
+    """The row of a source in which each output position of a clip lies."""
+    return np.searchsorted(clock(rows, positions), np.arange(positions), side="right") - 1
 
 
 def _prior(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

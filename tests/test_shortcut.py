@@ -9,7 +9,7 @@ import pytest
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, SourceConfig
-from astra_jax.model.shortcut import Shortcut, row_of_position
+from astra_jax.model.shortcut import Shortcut, knots_of, views
 from astra_jax.training.state import init_params
 
 BASE = ModelConfig(
@@ -46,31 +46,83 @@ def inputs_of(config, clips=2):
     }
 
 
-def shortcut_of(config, inputs, params):
-    return np.asarray(Shortcut(config).apply({"params": params}, inputs["features"]))
+def test_the_logits_of_the_shortcut_start_at_nothing():
+    config = changed(shortcut_reach=2.0)
+    logits, queries = Shortcut(config).apply(
+        {"params": fresh(config)["shortcut"]}, inputs_of(config)["features"]
+    )
+    assert logits.shape == (2, 8, 18) and not np.any(logits)
+    assert queries.shape == (2, 8, 8) and np.std(queries) > 0.1
 
 
-def test_the_shortcut_starts_at_nothing():
-    config, without = changed(shortcut_reach=2.0), changed()
+def test_the_shortcut_reaches_both_heads():
+    config = changed(shortcut_reach=2.0)
     params = fresh(config)
     inputs = inputs_of(config)
+    before = predict(config, params, inputs)
+    params["shortcut"]["queries"] = jax.tree.map(np.zeros_like, params["shortcut"]["queries"])
+    after = predict(config, params, inputs)
     rest = {name: value for name, value in params.items() if name != "shortcut"}
-    np.testing.assert_array_equal(
-        predict(config, params, inputs).probabilities, predict(without, rest, inputs).probabilities
-    )
+    without = predict(changed(), rest, inputs)
+    for name in ("probabilities", "displacement_mean", "displacement_log_variance"):
+        assert np.abs(getattr(before, name) - getattr(after, name)).max() > 1e-3
+        np.testing.assert_array_equal(getattr(after, name), getattr(without, name))
 
 
-@pytest.mark.parametrize(("reach", "reached"), [(0.0, [4, 5]), (2.0, [2, 3, 4, 5, 6, 7])])
-def test_the_shortcut_reaches_the_rows_around_a_position(reach, reached):
-    """Row 2 of 4 holds positions 4 and 5; with 2 positions of reach its neighbours see it too."""
-    config = changed(shortcut_reach=reach)
-    params = jax.tree.map(np.ones_like, fresh(config)["shortcut"])
-    inputs = {"features": (np.zeros((1, 4, 5)), np.zeros((1, 8, 2))), "log_mel": None}
-    inputs["features"][0][0, 2, 3] = 7
-    out = shortcut_of(config, inputs, params)
-    assert out.shape == (1, 8, 18)
-    np.testing.assert_array_equal(np.flatnonzero(out[0, :, 0] == 7), reached)
-    assert set(np.unique(out)) <= {0.0, 7.0}
+def test_knots_double_their_distance():
+    assert knots_of(16.0, 2.0) == [-16, -8, -4, -2, 0, 2, 4, 8, 16]
+    assert knots_of(15.0, 2.0) == [-8, -4, -2, 0, 2, 4, 8] and knots_of(0.0, 2.0) == [0]
+
+
+def test_near_rows_are_seen_one_by_one_and_far_ones_blurred():
+    weights = views(rows=40, positions=40, reach=4.0, unit=1.0)
+    assert weights.shape == (40, 7, 40)
+    # Knots at -4, -2, -1, 0, 1, 2, 4; position 20.
+    at = {knot: weights[20, index] for index, knot in enumerate((-4, -2, -1, 0, 1, 2, 4))}
+    for knot in (-1, 0, 1):
+        np.testing.assert_array_equal(np.flatnonzero(at[knot]), [20 + knot])
+    # Distance 3 lies half way to the knot at 4: 1 and 1/2 of it, as mean.
+    np.testing.assert_allclose(at[2][[22, 23]], [2 / 3, 1 / 3], rtol=1e-6)
+    far = np.array([0.5, 1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(at[4][23:28], far / far.sum(), rtol=1e-6)
+    np.testing.assert_allclose(at[-4][13:18], far[::-1] / far.sum(), rtol=1e-6)
+    for knot in at:
+        assert at[knot].sum() == pytest.approx(1)
+
+
+def test_rows_outside_the_clip_count_as_zeros():
+    weights = views(rows=8, positions=8, reach=4.0, unit=1.0)
+    # At the first position nothing lies before it, and of the knot at 4 all but 0.25 at 8 does not.
+    assert weights[0].sum(axis=1) == pytest.approx([0, 0, 0, 1, 1, 1, 1])
+    assert weights[4, -1].sum() == pytest.approx((0.5) / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen"), [(16, [7, 8, 9]), (8, [4]), (4, [2]), (2, [1]), (1, [0])]
+)
+def test_sources_of_any_rate_are_seen_at_the_time_of_a_position(rows, seen):
+    """Position 4 of 8: several fast rows are averaged, of slow ones the one that begins there."""
+    weights = views(rows=rows, positions=8, reach=0.0, unit=1.0)[4, 0]
+    assert weights.sum() == pytest.approx(1, abs=0.51)
+    assert np.flatnonzero(weights).tolist() == seen
+
+
+def test_a_position_between_two_rows_sees_both():
+    weights = views(rows=4, positions=8, reach=2.0, unit=2.0)
+    np.testing.assert_allclose(weights[5, 1], [0, 0, 0.5, 0.5], rtol=1e-6)
+
+
+def test_only_the_first_columns_of_a_source_reach_the_shortcut():
+    sources = (SourceConfig(4, (3, 2), shortcut_columns=2), SourceConfig(8, (2,), 0))
+    config = changed(shortcut_reach=2.0, sources=sources)
+    params = fresh(config)["shortcut"]
+    assert params["logits"]["kernel"].shape == (3 * 2, 18)
+    before, after = inputs_of(config)["features"], inputs_of(config)["features"]
+    after[0][..., 2:], after[1][:] = 7, 7
+    for one, other in zip(
+        *(Shortcut(config).apply({"params": params}, x) for x in (before, after)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_seconds_of_the_shortcut_become_positions():
@@ -78,13 +130,7 @@ def test_seconds_of_the_shortcut_become_positions():
     assert ModelConfig.from_config(config).shortcut_reach is None
     config.model.shortcut_seconds = 4.0
     assert ModelConfig.from_config(config).shortcut_reach == 8.0
-
-
-@pytest.mark.parametrize(
-    ("positions", "expected"), [(8, [0, 0, 1, 1, 2, 2, 3, 3]), (4, [0, 1, 2, 3]), (2, [0, 2])]
-)
-def test_a_position_lies_in_the_row_of_its_time(positions, expected):
-    np.testing.assert_array_equal(row_of_position(4, positions), expected)
+    assert ModelConfig.from_config(config).shortcut_unit == 2.0
 
 
 def test_layer_norm_can_stand_before_the_sublayers():

@@ -505,6 +505,8 @@ def source(**changes: object) -> dict[str, object]:
         (source(pattern="{half}{"), "data.sources[0].pattern"),
         (source(rows_per_second=math.nan), "data.sources[0].rows_per_second: nan"),
         (source(rows_per_second=math.inf), "data.sources[0].rows_per_second: inf"),
+        (source(shortcut_columns=7), "data.sources[0].shortcut_columns: 7"),
+        (source(shortcut_columns=True), "data.sources[0].shortcut_columns: True"),
         (source(rows_per_second="1"), "data.sources[0].rows_per_second: '1'"),
         (source(rows_per_second=10**400), "data.sources[0].rows_per_second"),
     ],

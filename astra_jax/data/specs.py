@@ -145,7 +145,9 @@ def _fields(
 
 
 def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
-    fields = _fields(item, where, ("pattern", "rows_per_second", "widths"), ("normalize",))
+    fields = _fields(
+        item, where, ("pattern", "rows_per_second", "widths"), ("normalize", "shortcut_columns")
+    )
     widths, rate = fields["widths"], fields["rows_per_second"]
     if not _all(widths, int) or not widths or min(widths) < 1:
         raise UserError(
@@ -161,6 +163,12 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
     normalize = fields.get("normalize", fields["pattern"] != clock.PATTERN)
     if not isinstance(normalize, bool):
         raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
+    shortcut = fields.get("shortcut_columns")
+    if shortcut is not None and not (_all([shortcut], int) and 0 <= shortcut <= sum(widths)):
+        raise UserError(
+            f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
+            f"at most {sum(widths)}"
+        )
     return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize)
 
 

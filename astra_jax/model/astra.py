@@ -77,17 +77,20 @@ class ASTRA(nn.Module):
         streams: tuple[Float[Array, "clip _ dim"], ...],
         present: Bool[Array, "clip token"] | None,
         train: bool = False,
-        shortcut: Float[Array, "clip position class"] | None = None,
+        shortcut: tuple[Float[Array, "clip position class"], Float[Array, "clip position dim"]]
+        | None = None,
     ) -> Predictions:
         """Encodes the token streams and predicts each output position.
 
-        `shortcut` is added to the logits of the classification head.
+        What the `Shortcut` gives is added to the logits and to what the heads are given.
         """
         memory = self.encoder(streams, present, train)
         queries = self.decoder(memory, present, train)
+        if shortcut is not None:
+            queries += shortcut[1].astype(queries.dtype)
         logits = self.classification_head(queries, train).astype(jnp.float32)
         if shortcut is not None:
-            logits += shortcut
+            logits += shortcut[0]
         log_variance = None
         if self.config.uncertainty:
             mean, log_variance = self.displacement_head(queries, train)

@@ -14,10 +14,14 @@ Norm = Literal["post", "pre"]
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """One source of precomputed features: its rows in a clip and the embeddings side by side."""
+    """One source of precomputed features: its rows in a clip and the embeddings side by side.
+
+    The shortcut, where there is one, sees its first `shortcut_columns` (None: all).
+    """
 
     rows: int
     widths: tuple[int, ...]
+    shortcut_columns: int | None = None
 
     @property
     def width(self) -> int:
@@ -54,7 +58,8 @@ class ModelConfig:
     `2**(n - i)` segments as the paper says, for any n (the implementation's 4, 2, 1, 1, ...
     is the same for three layers).
 
-    `shortcut_reach` is in output positions to either side of one.
+    `shortcut_reach` and `shortcut_unit`, the distances of the shortcut's farthest and nearest
+    knots, are in output positions; a reach of None means no shortcut.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -129,7 +134,11 @@ class ModelConfig:
         audio_sizes = dict(fields.pop("audio"))
         seconds = config.clip.seconds
         sources = tuple(
-            SourceConfig(_steps(seconds, s["rows_per_second"], s["pattern"]), tuple(s["widths"]))
+            SourceConfig(
+                rows=_steps(seconds, s["rows_per_second"], s["pattern"]),
+                widths=tuple(s["widths"]),
+                shortcut_columns=s.get("shortcut_columns"),
+            )
             for s in config.data.sources
         )
         audio = None

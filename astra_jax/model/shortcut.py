@@ -1,4 +1,4 @@
-"""The shortcut: from the raw columns around an output position straight to its logits."""
+"""The shortcut: from the raw columns around an output position straight to the heads."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,60 +10,70 @@ from astra_jax.model.layers import Linear, clock
 
 
 def knots_of(reach: float, unit: float) -> list[float]:
-    """Distances 0, 1, 2, 4, 8, ... units to either side, in order, none beyond `reach`."""
-    sides, distance = [], unit
-    while distance <= reach:
-        sides.append(distance)
-        distance *= 2
-    return [-d for d in reversed(sides)] + [0.0] + sides
+    """Distances of 0, 1, 2, 4, 8, ... units to both sides, rising, none beyond `reach`."""
+    side = []
+    while (distance := unit * 2 ** len(side)) <= reach:
+        side.append(distance)
+    return [-distance for distance in reversed(side)] + [0.0] + side
 
 
-def tents(
+def views(
     rows: int, positions: int, reach: float, unit: float
 ) -> Float[np.ndarray, "position knot row"]:
-    """What each row counts in the view of each position through each knot.
+    """What each row counts in what each position sees at each knot.
 
-    A knot sees a weighted mean of rows: most the one at its distance, falling to nothing at its
-    neighbours'. So near rows are seen one by one and far ones blurred. Rows outside the clip count
-    as zeros.
+    At a knot a weighted mean of rows is seen: most the rows at its distance, falling linearly to
+    nothing at its neighbours', so that near rows are seen one by one and far ones blurred. Rows
+    outside the clip count as zeros.
 
     Args:
         rows: of the source in a clip.
         positions: output positions in a clip.
         reach: distance of the farthest knots, in positions.
-        unit: distance of the nearest, in positions; at least that of two rows.
+        unit: distance of the nearest, in positions; never less than two rows are apart.
     """
-    knots = knots_of(reach, max(unit, positions / rows))
-    bounds = [2 * knots[0] - 1, *knots, 2 * knots[-1] + 1] if len(knots) == 1 else [
-        knots[0] * 2, *knots, knots[-1] * 2
-    ]
-    row_times = np.arange(-rows, 2 * rows) * (positions / rows)
-    distance = row_times[None, :] - clock(positions, positions)[:, None]
+    spacing = positions / rows
+    unit = max(unit, spacing)
+    knots = knots_of(reach, unit)
+    outer = max(2 * knots[-1], unit)
+    bounds = [-outer, *knots, outer]
+    # Rows outside the clip are there when the weights are scaled to means, and cut off then.
+    count = rows + 2 * int(np.ceil(outer / spacing))
+    outside = (count - rows) // 2
+    times = (np.arange(count) - outside) * spacing
+    distances = times[None, :] - clock(positions, positions)[:, None]
     weights = np.stack(
-        [
-            np.interp(distance, bounds[k : k + 3], [0.0, 1.0, 0.0], left=0.0, right=0.0)
-            for k in range(len(knots))
-        ],
+        [np.interp(distances, bounds[k : k + 3], (0, 1, 0), 0, 0) for k in range(len(knots))],
         axis=1,
     )
-    weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1e-9)
-    return weights[:, :, rows : 2 * rows].astype(np.float32)
+    weights /= weights.sum(axis=2, keepdims=True)
+    return weights[:, :, outside : outside + rows].astype(np.float32)
 
 
 class Shortcut(nn.Module):
+    """What a position sees of the sources' first columns, at knots that widen with distance.
+
+    It goes two ways: by a linear map that starts at zero to the logits, and by another one into
+    what the heads are given. What a column says of a class needs no hundred examples to be learned
+    then (docs/small_data.md). Not part of the published model.
+    """
+
     config: ModelConfig
 
     @nn.compact
     def __call__(
-        self, features: tuple[Float[Array, "clip row column"], ...]
-    ) -> Float[Array, "clip position class"]:
-        """What the sources add to the logits; absent rows are zeros and add nothing."""
+        self, features: tuple[Float[Array, "clip _ _"], ...]
+    ) -> tuple[Float[Array, "clip position class"], Float[Array, "clip position dim"]]:
+        """What is added to the logits and to the decoder's output; absent rows are zeros."""
         cfg = self.config
-        views = []
+        seen = []
         for rows, source in zip(features, cfg.sources, strict=True):
-            weights = tents(source.rows, cfg.positions, cfg.shortcut_reach, cfg.shortcut_unit)
-            view = jnp.einsum("pkr,brc->bpkc", weights, rows)
-            views.append(view.reshape(*view.shape[:2], -1))
-        view = jnp.concatenate(views, axis=-1)
-        total = nn.Dense(cfg.classes + 1, use_bias=False, kernel_init=nn.initializers.zeros, name="linear")(view)
-        return total
+            columns = rows[..., : source.shortcut_columns]
+            weights = views(source.rows, cfg.positions, cfg.shortcut_reach, cfg.shortcut_unit)
+            at_knots = jnp.einsum("pkr,brc->bpkc", weights, columns)
+            seen.append(at_knots.reshape(*at_knots.shape[:2], -1))
+        x = jnp.concatenate(seen, axis=-1)
+        logits = nn.Dense(
+            cfg.classes + 1, use_bias=False, kernel_init=nn.initializers.zeros, name="logits"
+        )(x)
+        return logits, Linear(cfg.dim, name="queries")(x)
