@@ -2,58 +2,74 @@
 
 Run:  python benchmarks/small_data.py --root COMMENTARY --out DIR [--seeds 1 2] [--variants ...]
 
-Trains configs/commentary.py and variants of it, each with one cause taken away (or added), and
-scores them on the selection matches; `--split held_out` is for the committed config alone, once.
-Runs lie in DIR/NAME-SEED and resume; several of these commands may share the variants.
+Trains variants of configs/commentary.py, each with one cause taken away or changed, by
+cross-validation within the training matches: on 60 of train.txt, scored on the other 20, twice, the
+40 scored together. `--split held_out` trains as the config says and scores that split: for the
+committed config alone, once. Runs lie in DIR and resume; `--folds first` and `--folds last` may run
+side by side, and a third command then prints the table.
 """
 
 import argparse
 import contextlib
+import functools
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from astra_jax import runs
 from astra_jax.configuration import load_config
-from astra_jax.data import normalization
+from astra_jax.data import clock, normalization
 from astra_jax.data.clips import read_clip
-from astra_jax.data.soccernet import DataSpec, index_halves, load_split
+from astra_jax.data.soccernet import DataSpec, index_halves, load_split, read_raw_annotations
 from astra_jax.data.targets import TargetSpec
+from astra_jax.evaluation.metrics import average_maps
 from astra_jax.model import ASTRA
+from astra_jax.spotting.results import read_predictions
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.losses import classification_loss
 from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 CONFIG = Path(__file__).parents[1] / "configs" / "commentary.py"
 CLIPS_AT_A_TIME = 32
+SCORED = "scored"
 
-_AS_THEY_ARE = (
-    {
-        "pattern": "{half}_commentary_words.npy",
-        "rows_per_second": 1.0,
-        "widths": (49,),
-        "normalize": False,
-    },
-    {
-        "pattern": "{half}_commentary_pace.npy",
-        "rows_per_second": 2.0,
-        "widths": (6,),
-        "normalize": False,
-    },
-)
+FOLDS = {
+    "first": ("train.txt[20:]", "train.txt[:20]"),
+    "last": ("train.txt[:60]", "train.txt[60:]"),
+}
+"""Training matches and scored ones of each fold."""
+
+
+def _each_source(**keys: Any) -> Callable[[Any], Any]:
+    """A change of `data.sources`: these keys in every one but the clock."""
+    return lambda sources: tuple(
+        source if source["pattern"] == clock.PATTERN else {**source, **keys} for source in sources
+    )
+
+
+def _without_clock(sources: Any) -> Any:
+    return tuple(source for source in sources if source["pattern"] != clock.PATTERN)
+
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "committed": {},
     "no_shortcut": {"model.shortcut_seconds": None},
+    "no_clock": {"data.sources": _without_clock},
+    "focal_loss": {"loss.focal": True},
+    "fixed_starts": {"clip.random_starts": False},
+    "near_shortcut": {"model.shortcut_seconds": 4.0},
+    "all_columns": {"data.sources": _each_source(shortcut_columns=None)},
+    "not_normalized": {"data.sources": _each_source(normalize=False)},
     "uniform_codes": {"model.codes": "uniform", "model.aligned_attention": False},
     "no_class_prior": {"model.class_prior": None},
     "no_average": {"training.average_decay": 0.0},
-    "not_normalized": {"data.sources": _AS_THEY_ARE},
     "pre_norm": {"model.norm": "pre"},
     "balanced_mixup": {"mixup.kind": "balanced"},
     "augmentation": {"model.temporal_dropout": 0.5, "model.temporal_switch": 0.3},
@@ -65,26 +81,38 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.aligned_attention": False,
         "model.class_prior": None,
         "model.shortcut_seconds": None,
-        "data.sources": _AS_THEY_ARE,
+        "data.sources": lambda sources: _each_source(normalize=False)(_without_clock(sources)),
+        "loss.focal": True,
+        "clip.random_starts": False,
     },
 }
-"""What each variant changes of the committed config."""
+"""What each variant changes of the committed config; a function is given the committed value."""
 
 
 def config_of(variant: str, seed: int, root: str) -> ConfigDict:
     """The config of a variant."""
     config = load_config(str(CONFIG), [f"--config.seed={seed}", f"--config.data.root={root}"])
+    committed = {key: _value(config, key) for key in VARIANTS[variant]}
     with config.ignore_type():
-        config.update_from_flattened_dict(VARIANTS[variant])
+        config.update_from_flattened_dict(
+            {
+                key: value(committed[key]) if callable(value) else value
+                for key, value in VARIANTS[variant].items()
+            }
+        )
     return config
 
 
-def focal_loss(config: ConfigDict, workdir: Path, split: str) -> float:
-    """Classification loss x 100 on the clips of a split that don't overlap, nothing mixed."""
+def _value(config: ConfigDict, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def validation_losses(config: ConfigDict, workdir: Path, split: str) -> tuple[float, float]:
+    """Cross-entropy and focal loss x 100 on the clips of a split that don't overlap."""
     spec = DataSpec.from_config(config.data)
+    matches = load_split(config.data.splits.get(split, split), config.data.root)
     halves = normalization.normalized(
-        index_halves(spec, load_split(config.data.splits[split], config.data.root)),
-        normalization.load(workdir / normalization.FILE_NAME),
+        index_halves(spec, matches), normalization.load(workdir / normalization.FILE_NAME)
     )
     model_config = runs.model_of(config)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
@@ -100,32 +128,53 @@ def focal_loss(config: ConfigDict, workdir: Path, split: str) -> float:
     @jax.jit
     def loss(params, batch):
         probabilities = model.apply({"params": params}, batch).probabilities
-        return classification_loss(probabilities, batch["class_targets"])
+        targets = batch["class_targets"]
+        return jnp.stack([classification_loss(probabilities, targets, f) for f in (False, True)])
 
     values = []
     for first in range(0, len(starts) - CLIPS_AT_A_TIME + 1, CLIPS_AT_A_TIME):
         clips = [read_clip(*where, targets) for where in starts[first : first + CLIPS_AT_A_TIME]]
         values.append(loss(params, jax.tree.map(lambda *leaves: np.stack(leaves), *clips)))
-    return 100 * float(np.mean(values))
+    entropy, focal = 100 * np.mean(values, axis=0)
+    return float(entropy), float(focal)
 
 
-def measure(variant: str, seed: int, root: str, out: Path, split: str) -> dict[str, float]:
-    """Trains (or finds) one run and scores it, in per cent."""
-    config, workdir = config_of(variant, seed, root), out / f"{variant}-{seed}"
-    result = workdir / f"{split}.json"
-    if result.exists():
-        return json.loads(result.read_text())
-    with contextlib.redirect_stderr(io.StringIO()):
-        summary = runs.train(config, workdir)
-        blocks = runs.evaluate(workdir, split, workdir / split)
-    values = {
-        "loose": 100 * blocks["loose"]["a_mAP"],
-        "tight": 100 * blocks["tight"]["a_mAP"],
-        "focal": focal_loss(config, workdir, split),
-        "seconds": summary["seconds"],
-    }
-    result.write_text(json.dumps(values))
-    return values
+def train_and_predict(config: ConfigDict, workdir: Path, split: str) -> dict[str, Any]:
+    """Trains (or finds) a run; its losses on a split, whose results lie in WORKDIR/SCORED."""
+    summary = workdir / f"{SCORED}.json"
+    if not summary.exists():
+        with contextlib.redirect_stderr(io.StringIO()):
+            seconds = runs.train(config, workdir)["seconds"]
+            runs.evaluate(workdir, split, workdir / SCORED)
+        entropy, focal = validation_losses(config, workdir, split)
+        summary.write_text(json.dumps({"entropy": entropy, "focal": focal, "seconds": seconds}))
+    return json.loads(summary.read_text())
+
+
+def measure(
+    variant: str, seed: int, root: str, out: Path, folds: dict[str, tuple[str | None, str]]
+) -> dict[str, float]:
+    """Scores in per cent of all folds' matches together, mean losses and seconds."""
+    rows, labels, found = [], {}, {}
+    for name, (trained_on, split) in folds.items():
+        config, workdir = config_of(variant, seed, root), out / f"{variant}-{name}-{seed}"
+        if trained_on is not None:
+            # Without a validation split the last epoch predicts: nothing is chosen on the fold.
+            config.data.splits.train, config.data.splits.valid = trained_on, ""
+        rows.append(train_and_predict(config, workdir, split))
+        matches = load_split(config.data.splits.get(split, split), root)
+        spec = DataSpec.from_config(config.data)
+        labels |= {
+            m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches
+        }
+        found |= read_predictions(workdir / SCORED / "results.zip", matches)
+    blocks = average_maps(labels, found, ("loose", "tight"), config.data.classes)
+    scores = {name: 100 * block["a_mAP"] for name, block in blocks.items()}
+    return scores | {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+COLUMNS = {"loose": 1, "tight": 1, "entropy": 2, "focal": 2, "seconds": 0}
+"""Columns of the table and their digits."""
 
 
 def main() -> None:
@@ -135,13 +184,17 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--split", default="valid")
+    parser.add_argument("--folds", nargs="+", default=list(FOLDS), choices=list(FOLDS))
+    parser.add_argument("--split", help="train as the config says and score this split")
     args = parser.parse_args()
-    print("| variant | loose | tight | focal loss | seconds |\n| --- | --- | --- | --- | --- |")
+    folds: dict[str, tuple[str | None, str]] = {name: FOLDS[name] for name in args.folds}
+    if args.split is not None:
+        folds = {args.split: (None, args.split)}
+    print(f"| variant | {' | '.join(COLUMNS)} |\n|{' --- |' * (len(COLUMNS) + 1)}")
     for variant in args.variants:
-        rows = [measure(variant, seed, args.root, args.out, args.split) for seed in args.seeds]
+        rows = [measure(variant, seed, args.root, args.out, folds) for seed in args.seeds]
         cells = []
-        for name, digits in (("loose", 1), ("tight", 1), ("focal", 2), ("seconds", 0)):
+        for name, digits in COLUMNS.items():
             values = [row[name] for row in rows]
             each = ", ".join(f"{value:.{digits}f}" for value in values)
             mean = f"{np.mean(values):.{digits}f}"

@@ -95,8 +95,8 @@ def test_the_clips_of_random_starts_cover_every_half(halves):
     loader = TrainingStream(halves, config)._loader
     for epoch in range(5):
         _, where = loader.lay_clips(epoch)
-        for index in range(len(halves)):
-            starts = [start for half, start in where if half == index]
+        for number in range(len(halves)):
+            starts = [start for half, start in where if half == number]
             assert starts[0] == 0 and max(np.diff(starts)) <= 25 and starts[-1] + 50 > 300
 
 
