@@ -9,12 +9,15 @@ Cost:     about 6 minutes on one CPU core (1,440 steps of 32 clips).
 Expected: 16.0 loose and 3.2 tight Average-mAP on held_out.txt (docs/small_data.md)
 
 To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or
-2), its rows a second, and the widths of the embeddings that lie side by side in its columns. With
-other `classes` set `config.inference.suppression.windows_seconds` too: one a class, or one for all.
+2), its rows a second, and the widths of the embeddings that lie side by side in its columns.
+`shortcut_columns`: how many of its first columns say something of a class, or of the time, by
+themselves (all, where it isn't given; 0 for embeddings). The clock needs no file. With other
+`classes` set `config.inference.suppression.windows_seconds` too: one a class, or one for all.
 """
 
 from ml_collections import ConfigDict
 
+from astra_jax.data import clock
 from astra_jax.defaults import small_data
 
 
@@ -23,8 +26,14 @@ def get_config() -> ConfigDict:
     config = small_data()
     with config.ignore_type():
         config.data.sources = (
-            {"pattern": "{half}_commentary_words.npy", "rows_per_second": 1.0, "widths": (49,)},
+            {
+                "pattern": "{half}_commentary_words.npy",
+                "rows_per_second": 1.0,
+                "widths": (49,),
+                "shortcut_columns": 17,  # one a class; the others are a latent space
+            },
             {"pattern": "{half}_commentary_pace.npy", "rows_per_second": 2.0, "widths": (6,)},
+            clock.SOURCE,
         )
         config.data.audio = None
         # Trained on the first 70 matches, the best epoch chosen on the last 10.

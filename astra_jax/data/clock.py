@@ -19,6 +19,9 @@ DECAYS_SECONDS = (3.0, 10.0, 60.0, 300.0)
 
 COLUMNS = 2 * len(DECAYS_SECONDS)
 
+SOURCE = {"pattern": PATTERN, "rows_per_second": 0.5, "widths": (COLUMNS,)}
+"""The entry of `data.sources` that adds a clock."""
+
 
 @dataclass(frozen=True)
 class Clock:
