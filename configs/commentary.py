@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
             {"train": "train.txt[:70]", "valid": "train.txt[70:]", "held_out": "held_out.txt"}
         )
     config.model.update(dim=64, heads=2, feed_forward=128, encoder_layers=1, decoder_layers=1)
-    config.training.update(epochs=6, validate_every_epochs=3)
+    config.optimizer.learning_rate = 3e-3
+    config.training.update(epochs=10, validate_every_epochs=5)
     # Commentators speak of an event for a while, and not at once.
     config.inference.suppression.window_scale = 4.0
     return config
