@@ -5,8 +5,9 @@ Run:  python benchmarks/small_data.py --root COMMENTARY --out DIR [--seeds 1 2] 
 Trains variants of configs/commentary.py, each with one cause taken away or changed, by
 cross-validation within the training matches: on 60 of train.txt, scored on the other 20, twice, the
 40 scored together. `--split held_out` trains as the config says and scores that split: for the
-committed config alone, once. Runs lie in DIR and resume; `--folds first` and `--folds last` may run
-side by side, and a third command then prints the table.
+committed config alone, once. `--epochs 5` compares variants after a shorter training. Runs lie in
+DIR and resume; `--folds first` and `--folds last` may run side by side, and a third command then
+prints the table.
 """
 
 import argparse
@@ -152,17 +153,23 @@ def train_and_predict(config: ConfigDict, workdir: Path, split: str) -> dict[str
 
 
 def measure(
-    variant: str, seed: int, root: str, out: Path, folds: dict[str, tuple[str | None, str]]
+    variant: str,
+    seed: int,
+    args: argparse.Namespace,
+    folds: dict[str, tuple[str | None, str]],
 ) -> dict[str, float]:
     """Scores in per cent of all folds' matches together, mean losses and seconds."""
     rows, labels, found = [], {}, {}
     for name, (trained_on, split) in folds.items():
-        config, workdir = config_of(variant, seed, root), out / f"{variant}-{name}-{seed}"
+        config, workdir = config_of(variant, seed, args.root), args.out / f"{variant}-{name}-{seed}"
+        if args.epochs is not None:
+            config.training.epochs = args.epochs
+            workdir = workdir.with_name(f"{workdir.name}-{args.epochs}-epochs")
         if trained_on is not None:
             # Without a validation split the last epoch predicts: nothing is chosen on the fold.
             config.data.splits.train, config.data.splits.valid = trained_on, ""
         rows.append(train_and_predict(config, workdir, split))
-        matches = load_split(config.data.splits.get(split, split), root)
+        matches = load_split(config.data.splits.get(split, split), args.root)
         spec = DataSpec.from_config(config.data)
         labels |= {
             m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches
@@ -185,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--folds", nargs="+", default=list(FOLDS), choices=list(FOLDS))
+    parser.add_argument("--epochs", type=int, help="instead of the config's")
     parser.add_argument("--split", help="train as the config says and score this split")
     args = parser.parse_args()
     folds: dict[str, tuple[str | None, str]] = {name: FOLDS[name] for name in args.folds}
@@ -192,7 +200,7 @@ def main() -> None:
         folds = {args.split: (None, args.split)}
     print(f"| variant | {' | '.join(COLUMNS)} |\n|{' --- |' * (len(COLUMNS) + 1)}")
     for variant in args.variants:
-        rows = [measure(variant, seed, args.root, args.out, folds) for seed in args.seeds]
+        rows = [measure(variant, seed, args, folds) for seed in args.seeds]
         cells = []
         for name, digits in COLUMNS.items():
             values = [row[name] for row in rows]
