@@ -2,7 +2,7 @@
 
 Run:  python benchmarks/look_inside.py --root COMMENTARY --out docs [--steps 1400]
 
-Trains the variants below of configs/commentary.py and prints, every hundred steps, where the
+Trains the variants below of configs/commentary.py, all with the focal loss, and prints, every hundred steps, where the
 decoder's first cross-attention looks (share of its weight within 2 s of the query's own time), how
 much of what the decoder hands to the heads depends on the clip at all, and the gradients' size in
 each part. Draws the losses to OUT/small_data_loss.png and the attention before and after to
@@ -173,6 +173,7 @@ def main() -> None:
     maps, times, curves = {}, {}, {}
     for name in COMPARED:
         config = config_of(name, 1, args.root)
+        config.loss.focal = True  # one loss for all curves
         maps[name], curves[name] = look(name, config, args.steps)
         times[name] = token_times(ModelConfig.from_config(config))
     args.out.mkdir(parents=True, exist_ok=True)
