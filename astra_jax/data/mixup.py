@@ -21,7 +21,8 @@ class ClipTable:
     """Clips of a training split, by id.
 
     `pairs` are two consecutive clips of a half of which an epoch takes one (an odd last clip is
-    there twice); `holds` says which classes a clip's targets hold, column 0 being background.
+    there twice); `holds` says which classes a clip's targets hold, column 0 being background (no
+    column where nobody asks: only the balanced queue does).
     """
 
     pairs: Int[np.ndarray, "pair 2"]

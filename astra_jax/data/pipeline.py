@@ -110,6 +110,7 @@ class _Loader:
     def __init__(self, halves: Sequence[Half], config: Any, offset: int, local_batch: int) -> None:
         self._halves = tuple(halves)
         self._spec = TargetSpec.from_config(config, len(halves[0].spec.classes))
+        self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
         self._stride = config.clip.stride_seconds
         self._random_starts = config.clip.random_starts
         self._seed, self._batch_size = config.seed, config.training.batch_size
@@ -120,7 +121,6 @@ class _Loader:
                 f"training.batch_size: {self._batch_size}, but an epoch has only "
                 f"{pairs} clips; lower it or train on more matches"
             )
-        self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
         self._offset, self._local_batch = offset, local_batch
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -145,8 +145,9 @@ class _Loader:
             ]
         counts = np.array([len(of_half) for of_half in starts])
         where = [(index, start) for index, of_half in enumerate(starts) for start in of_half]
-        holds = held_classes(self._halves, starts, self._spec)
-        return ClipTable(pair_clips(counts), holds), where
+        if self._mixup[0] != "balanced":  # nothing else asks which classes a clip holds
+            return ClipTable(pair_clips(counts), np.zeros((len(where), 0), bool)), where
+        return ClipTable(pair_clips(counts), held_classes(self._halves, starts, self._spec)), where
 
     def __call__(self, sample: int) -> dict[str, Any]:
         step, row = divmod(int(sample), self._local_batch)
