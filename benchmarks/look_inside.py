@@ -3,9 +3,9 @@
 Run:  python benchmarks/look_inside.py --root COMMENTARY --out docs [--steps 1400]
 
 Trains the variants below of configs/commentary.py, all with the focal loss, and prints, every
-hundred steps, where the decoder's first cross-attention looks (share of its weight within 2 s of the
-query's own time), how much of what the decoder hands to the heads depends on the clip at all, and
-the gradients' size in each part. Draws the losses to OUT/small_data_loss.png and the attention
+hundred steps, where the decoder's first cross-attention looks (share of its weight within 2 s of
+the query's own time), how much of what the decoder hands to the heads depends on the clip at all,
+and the gradients' size in each part. Draws the losses to OUT/small_data_loss.png and the attention
 before and after to OUT/small_data_attention.png.
 Needs matplotlib (`pip install -e '.[plots]'`).
 """
