@@ -241,7 +241,8 @@ def _validator(
 
 
 def _matches(config: ConfigDict, split: str) -> tuple[str, ...]:
-    name = config.data.splits.get(split, split)
+    # As a dict: a ConfigDict would take the dot of a file's name for a path of keys.
+    name = config.data.splits.to_dict().get(split, split)
     if not name:
         raise UserError(f"data.splits.{split}: names no list of matches; set it")
     return load_split(name, config.data.labels_root or config.data.root)

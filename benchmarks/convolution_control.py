@@ -115,7 +115,7 @@ def predict(
 ) -> tuple[Any, Any]:
     """Labels and predictions of a split's matches."""
     spec = DataSpec.from_config(config.data)
-    matches = load_split(config.data.splits.get(split, split), config.data.root)
+    matches = load_split(config.data.splits.to_dict().get(split, split), config.data.root)
     halves = normalized(index_halves(spec, matches, labelled=False), norms)
     labels = {m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches}
     return labels, predict_matches(Predictor(config, model, params), halves, spec.classes)

@@ -111,7 +111,7 @@ def _value(config: ConfigDict, key: str) -> Any:
 def validation_losses(config: ConfigDict, workdir: Path, split: str) -> tuple[float, float]:
     """Cross-entropy and focal loss x 100 on the clips of a split that don't overlap."""
     spec = DataSpec.from_config(config.data)
-    matches = load_split(config.data.splits.get(split, split), config.data.root)
+    matches = load_split(config.data.splits.to_dict().get(split, split), config.data.root)
     halves = normalization.normalized(
         index_halves(spec, matches), normalization.load(workdir / normalization.FILE_NAME)
     )
@@ -169,7 +169,7 @@ def measure(
             # Without a validation split the last epoch predicts: nothing is chosen on the fold.
             config.data.splits.train, config.data.splits.valid = trained_on, ""
         rows.append(train_and_predict(config, workdir, split))
-        matches = load_split(config.data.splits.get(split, split), args.root)
+        matches = load_split(config.data.splits.to_dict().get(split, split), args.root)
         spec = DataSpec.from_config(config.data)
         labels |= {
             m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches
