@@ -191,6 +191,12 @@ def test_a_split_without_labels_gets_predictions_and_no_scores(run, tmp_path, ca
     assert {path.name for path in out.iterdir()} == {"results", "results.zip"}
 
 
+def test_a_file_of_matches_may_begin_like_a_split(run, tmp_path):
+    """`valid.txt` lies under data.root: its dot is no step from `valid` to a key of it."""
+    blocks = runs.evaluate(run.workdir, "valid.txt", tmp_path / "out")
+    assert blocks["tight"]["a_mAP"] == run.blocks["tight"]["a_mAP"]
+
+
 def test_an_evaluation_leaves_the_folder_of_the_run_as_it_is(run, tmp_path):
     """A training may be at work there, its unfinished checkpoints among the others."""
     workdir = tmp_path / "run"
