@@ -5,8 +5,8 @@ Command:  python train.py --config configs/commentary.py --config.data.root=COMM
 Data:     COMMENTARY/league/season/match/ with {1,2}_commentary_words.npy (49 columns, a row a
           second), {1,2}_commentary_pace.npy (6 columns, two rows a second) and Labels-v2.json;
           COMMENTARY/train.txt and held_out.txt list the matches.
-Cost:     about 6 minutes on one CPU core (1,440 steps of 32 clips).
-Expected: 16.0 loose and 3.2 tight Average-mAP on held_out.txt (docs/small_data.md)
+Cost:     about 10 minutes on one CPU core (2,400 steps of 32 clips).
+Expected: 20.5 loose and 7.3 tight Average-mAP on held_out.txt (docs/small_data.md)
 
 To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or
 2), its rows a second, and the widths of the embeddings that lie side by side in its columns.
