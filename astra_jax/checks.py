@@ -59,7 +59,7 @@ RANGES: dict[str, Range] = {
     "seed": _SEED,
     "data.workers": _NOT_NEGATIVE,
     "clip.seconds": _SECONDS,
-    "clip.stride_seconds": _ABOVE_ZERO,
+    "clip.stride_seconds": _SECONDS,
     "clip.positions_per_second": Range(above=0, most=1000),
     "targets.class_radius_seconds": _NOT_NEGATIVE,
     "targets.displacement_radius_seconds": _NOT_NEGATIVE,
@@ -150,7 +150,8 @@ def _check_group(config: Any, default: ConfigDict, group: str) -> None:
         if key not in config:
             raise UserError(
                 f"config.{prefix}{key}: missing; begin with paper() of astra_jax/defaults.py, "
-                "where every key stands"
+                "where every key stands (the config.json of an older version's run lacks new keys: "
+                "train it again)"
             )
     for key in config:
         if key not in default:

@@ -21,7 +21,8 @@ def paper() -> ConfigDict:
         {
             "seconds": 50.0,
             "stride_seconds": 25.0,
-            # Whether each epoch cuts the halves elsewhere, or always at 0, one stride, two, ...
+            # Whether each epoch cuts the halves elsewhere (clips begin up to a stride earlier, on
+            # whole seconds or rows of the slowest source), or always at 0, one stride, two, ...
             "random_starts": False,
             "positions_per_second": 2.0,
         }
@@ -70,7 +71,7 @@ def small_data() -> ConfigDict:
                 {key: source[key] for key in source if key != "normalize"} | {"shortcut_columns": 0}
                 for source in config.data.sources
             ),
-            clock.SOURCE,
+            clock.source(),
         )
     config.clip.random_starts = True
     config.mixup.kind = "none"
@@ -117,7 +118,8 @@ def _data() -> ConfigDict:
                     "widths": (2048, 2048, 384, 2048, 2048),
                     # The published model takes them as they are; without this key a source is
                     # normalised (data.normalization). One more key: shortcut_columns, how many of
-                    # the first columns model.shortcut_seconds is about (all).
+                    # its first columns the shortcut sees (without it: all). The pattern "clock" is
+                    # no file but the half's clock (data.clock).
                     "normalize": False,
                 },
             ),
@@ -152,7 +154,8 @@ def _model() -> ConfigDict:
             "class_prior": config_dict.placeholder(float),
             "aligned_attention": False,  # whether queries start by looking at their own time
             "norm": "post",  # LayerNorm behind the residual, or "pre": before the sublayer
-            # The farthest knots at which a position sees raw columns directly; None: it sees none.
+            # How far a position sees raw columns directly, in seconds, at knots 0, 1, 2, 4, ...
+            # away; None: not at all (model.shortcut).
             "shortcut_seconds": config_dict.placeholder(float),
             # VGGish: a segment of 96 frames (0.96 s) becomes one token.
             "audio": {

@@ -75,8 +75,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balanced_mixup": {"mixup.kind": "balanced"},
     "augmentation": {"model.temporal_dropout": 0.5, "model.temporal_switch": 0.3},
     "amsgrad": {"optimizer.amsgrad": True},
-    "half_rate": {"optimizer.learning_rate": 5e-4},
-    "double_rate": {"optimizer.learning_rate": 2e-3},
+    "third_of_the_rate": {"optimizer.learning_rate": lambda rate: rate / 3},
+    "half_the_epochs": {"training.epochs": lambda epochs: epochs // 2},
     "published_start": {
         "model.codes": "uniform",
         "model.aligned_attention": False,

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
                 "shortcut_columns": 17,  # one a class; the others are a latent space
             },
             {"pattern": "{half}_commentary_pace.npy", "rows_per_second": 2.0, "widths": (6,)},
-            clock.SOURCE,
+            clock.source(),
         )
         config.data.audio = None
         # Trained on the first 70 matches, the best epoch chosen on the last 10.

@@ -14,7 +14,9 @@ SOURCES = ({"pattern": WIDE, "rows_per_second": 1, "widths": (4, 2)}, CLOCK)
 
 
 def test_the_clock_falls_from_the_start_and_rises_to_the_end():
-    rows = Clock(rows=201, rows_per_second=2.0).read(0, 201)
+    clock = Clock(seconds=100.5, rows_per_second=2.0)
+    assert clock.rows == 201
+    rows = clock.read(0, 201)
     assert rows.shape == (201, 8) and rows.dtype == np.float32
     assert rows[0, :4].tolist() == [1, 1, 1, 1] and rows[-1, 4:].tolist() == [1, 1, 1, 1]
     # Row 20 is second 10, 90 s before the last row.
@@ -45,11 +47,41 @@ def test_a_clock_beside_absent_files_is_no_length(tmp_path):
         index(tmp_path, sources=SOURCES, audio=None)
 
 
-@pytest.mark.parametrize("widths", [(7,), (4, 4)])
-def test_a_clock_of_other_widths_is_refused(tmp_path, widths):
+@pytest.mark.parametrize("rate", [0.2, 0.5, 1.0, 3.7])
+@pytest.mark.parametrize("seconds", [80, 81, 119])
+def test_the_last_row_of_any_half_is_its_end(tmp_path, rate, seconds):
+    write_match(tmp_path, seconds=(seconds, seconds), audio=False)
+    sources = (SOURCES[0], CLOCK | {"rows_per_second": rate})
+    half = index(tmp_path, sources=sources, audio=None)[0]
+    rows, present = half.read_source(1, 0, 1000)
+    assert present.all() and (rows[-1, 4:] == 1).all() and (rows[0, :4] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"widths": (7,)}, "widths: .* the widths .8,"),
+        ({"widths": (4, 4)}, "widths: .* the widths .8,"),
+        ({"rows_per_second": 0.1}, "rows_per_second: 0.1, .* at least 0.2"),
+        ({"normalize": True}, "normalize: True, but"),
+    ],
+)
+def test_an_impossible_clock_is_refused(tmp_path, changes, named):
     write_match(tmp_path, audio=False)
-    with pytest.raises(UserError, match=r"data.sources\[0\].widths: .* the widths \(8,\)"):
-        index(tmp_path, sources=(CLOCK | {"widths": widths},), audio=None)
+    with pytest.raises(UserError, match=r"data.sources\[1\]." + named):
+        index(tmp_path, sources=(SOURCES[0], CLOCK | changes), audio=None)
+
+
+def test_a_clock_alone_is_no_data(tmp_path):
+    write_match(tmp_path)
+    with pytest.raises(UserError, match="name at least one file's pattern beside the clock"):
+        index(tmp_path, sources=(CLOCK,), audio=None)
+
+
+def test_a_clock_beside_audio_needs_no_folder_of_features(tmp_path):
+    write_match(tmp_path)
+    halves = index(tmp_path, sources=(CLOCK,), features_root=str(tmp_path / "nowhere"))
+    assert [half.seconds for half in halves] == [pytest.approx(120, abs=0.1)] * 2
 
 
 def test_a_file_is_still_named_by_half(tmp_path):

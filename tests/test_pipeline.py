@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from matches import MATCH, WIDE, annotation, index, stream_config, write_match
 
+from astra_jax.data import clock
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.clips import read_clip
 from astra_jax.data.mixup import mix
@@ -97,6 +98,28 @@ def test_the_clips_of_random_starts_cover_every_half(halves):
         for number in range(len(halves)):
             starts = [start for half, start in where if half == number]
             assert starts[0] == 0 and max(np.diff(starts)) <= 25 and starts[-1] + 50 > 300
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_starts_keep_the_rows_of_slow_sources_whole(tmp_path, workers):
+    write_match(tmp_path, seconds=(301, 301), audio=False)
+    sources = ({"pattern": WIDE, "rows_per_second": 1, "widths": (6,)}, clock.source(0.5))
+    config = stream_config(None, workers=workers)
+    config.clip.random_starts, config.mixup.kind = True, "none"
+    config.training.batch_size = 4
+    stream = TrainingStream(index(tmp_path, sources=sources, audio=None), config)
+    for batch in stream.batches(0, 9):
+        seconds = batch["features"][0][:, 0, 0] % 1000
+        assert (seconds % 2 == 0).all()
+        # Column 3 of the clock is exp(-seconds / 300).
+        np.testing.assert_allclose(batch["features"][1][:, 0, 3], np.exp(-seconds / 300), rtol=1e-5)
+
+
+def test_random_starts_that_cannot_move_are_refused(halves):
+    config = stream_config(None)
+    config.clip.random_starts, config.clip.stride_seconds = True, 1
+    with pytest.raises(UserError, match="clip.random_starts: clips start every 1 s"):
+        TrainingStream(halves, config)
 
 
 def test_shapes_and_types_are_those_of_the_config(halves):

@@ -9,6 +9,7 @@ import pytest
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, SourceConfig
+from astra_jax.model.config import AudioConfig
 from astra_jax.model.shortcut import Shortcut, knots_of, views
 from astra_jax.training.state import init_params
 
@@ -98,12 +99,13 @@ def test_rows_outside_the_clip_count_as_zeros():
 
 
 @pytest.mark.parametrize(
-    ("rows", "seen"), [(16, [7, 8, 9]), (8, [4]), (4, [2]), (2, [1]), (1, [0])]
+    ("rows", "seen", "weight"),
+    [(16, [7, 8, 9], 1), (8, [4], 1), (4, [2], 1), (2, [1], 1), (1, [0], 0.5)],
 )
-def test_sources_of_any_rate_are_seen_at_the_time_of_a_position(rows, seen):
+def test_sources_of_any_rate_are_seen_at_the_time_of_a_position(rows, seen, weight):
     """Position 4 of 8: several fast rows are averaged, of slow ones the one that begins there."""
     weights = views(rows=rows, positions=8, reach=0.0, unit=1.0)[4, 0]
-    assert weights.sum() == pytest.approx(1, abs=0.51)
+    assert weights.sum() == pytest.approx(weight)
     assert np.flatnonzero(weights).tolist() == seen
 
 
@@ -131,6 +133,20 @@ def test_seconds_of_the_shortcut_become_positions():
     config.model.shortcut_seconds = 4.0
     assert ModelConfig.from_config(config).shortcut_reach == 8.0
     assert ModelConfig.from_config(config).shortcut_unit == 2.0
+
+
+def test_a_shortcut_reaches_no_farther_than_a_clip():
+    config = paper()
+    config.model.shortcut_seconds = 7200.0
+    assert ModelConfig.from_config(config).shortcut_reach == 100.0
+
+
+@pytest.mark.parametrize("sources", [(), (SourceConfig(4, (3, 2), shortcut_columns=0),)])
+def test_a_shortcut_that_sees_no_column_is_refused(sources):
+    audio = AudioConfig(frames=96)
+    assert changed(sources=sources, audio=audio, encoder_layers=1).shortcut_reach is None
+    with pytest.raises(UserError, match=r"config\.model\.shortcut_seconds: no source has columns"):
+        changed(sources=sources, audio=audio, encoder_layers=1, shortcut_reach=2.0)
 
 
 def test_layer_norm_can_stand_before_the_sublayers():

@@ -22,7 +22,7 @@ def config(tmp_path):
         config.data.sources = (
             {"pattern": WIDE, "rows_per_second": 1.0, "widths": (4, 2), "shortcut_columns": 1},
             {"pattern": FAST, "rows_per_second": 2.0, "widths": (3,), "shortcut_columns": 0},
-            clock.SOURCE,
+            clock.source(),
         )
         config.data.audio = None
         config.data.splits = ConfigDict({"train": "train.txt", "valid": "valid.txt"})
@@ -52,4 +52,4 @@ def test_the_recipe_for_little_data_trains_and_predicts(config, tmp_path):
 def test_the_paper_s_embeddings_come_without_a_shortcut_but_for_the_clock():
     baidu, half_clock = small_data().data.sources
     assert baidu["shortcut_columns"] == 0 and "normalize" not in baidu
-    assert half_clock == clock.SOURCE
+    assert half_clock == clock.source()

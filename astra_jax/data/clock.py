@@ -6,7 +6,7 @@ wherever they lie. On weak features that is worth more than any change of the mo
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,8 +19,13 @@ DECAYS_SECONDS = (3.0, 10.0, 60.0, 300.0)
 
 COLUMNS = 2 * len(DECAYS_SECONDS)
 
-SOURCE = {"pattern": PATTERN, "rows_per_second": 0.5, "widths": (COLUMNS,)}
-"""The entry of `data.sources` that adds a clock."""
+SLOWEST = 0.2
+"""Fewest rows a second: files of a half, and so its clock, may end 5 s apart."""
+
+
+def source(rows_per_second: float = 0.5) -> dict[str, Any]:
+    """The entry of `data.sources` that adds a clock."""
+    return {"pattern": PATTERN, "rows_per_second": rows_per_second, "widths": (COLUMNS,)}
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,13 @@ class Clock:
     start; then the same of the seconds until its last row.
     """
 
-    rows: int
+    seconds: float
     rows_per_second: float
-    path: Path = Path(PATTERN)
+
+    @property
+    def rows(self) -> int:
+        """Whole rows that fit in the half."""
+        return int(self.seconds * self.rows_per_second + 1e-6)
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, "row column"]:
         """Rows [start, stop)."""

@@ -2,7 +2,7 @@
 
 Every column is centred; all columns of a source are divided by one number, the root of their mean
 variance. Dividing each by its own would make columns that say little as loud as the others: on
-weak features that cost a seventh of the score (docs/small_data.md).
+weak features that cost 1.7 of 22 points of loose Average-mAP (docs/small_data.md).
 """
 
 import json

@@ -6,6 +6,7 @@ files.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -113,6 +114,14 @@ class _Loader:
         self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
         self._stride = config.clip.stride_seconds
         self._random_starts = config.clip.random_starts
+        slowest = min([1.0] + [source.rows_per_second for source in halves[0].spec.sources])
+        self._grid = 1 / slowest
+        self._shifts = math.ceil(self._stride / self._grid)
+        if self._random_starts and self._shifts < 2:
+            raise UserError(
+                f"clip.random_starts: clips start every {self._stride:g} s (clip.stride_seconds) "
+                f"and would move by {self._grid:g} s: raise the stride, or set it to False"
+            )
         self._seed, self._batch_size = config.seed, config.training.batch_size
         pairs = len(self.clips(0).pairs)
         self.steps_per_epoch = pairs // self._batch_size
@@ -132,15 +141,15 @@ class _Loader:
     def lay_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, float]]]:
         """The clips of an epoch, and the half and start of each.
 
-        Random starts move a half's clips to earlier by whole seconds, so that the rows of any
-        source stay whole; the first clip stays at 0.
+        Random starts move the clips of a half to earlier, onto whole seconds or, where it has
+        slower sources, whole rows of the slowest one; the first clip stays at 0.
         """
         starts = [clip_starts(half.seconds, self._stride) for half in self._halves]
         if self._random_starts:
             rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, _STARTS]))
-            shifts = rng.integers(max(1, int(self._stride)), size=len(starts))
+            shifts = self._grid * rng.integers(self._shifts, size=len(starts))
             starts = [
-                [max(0.0, start - float(shift)) for start in of_half]
+                [max(0.0, (start - float(shift)) // self._grid * self._grid) for start in of_half]
                 for of_half, shift in zip(starts, shifts, strict=True)
             ]
         counts = np.array([len(of_half) for of_half in starts])

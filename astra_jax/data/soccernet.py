@@ -167,7 +167,7 @@ def _inside(events: Events, seconds: float) -> Events:
 
 def check_roots(spec: DataSpec, labelled: bool) -> None:
     """Raises UserError where one of the roots that will be read is no folder."""
-    roots = {"features_root": spec.features_root} if spec.sources else {}
+    roots = {"features_root": spec.features_root} if spec.has_features else {}
     if labelled:
         roots["labels_root"] = spec.labels_root
     if spec.audio is not None:
@@ -183,7 +183,7 @@ def check_roots(spec: DataSpec, labelled: bool) -> None:
 
 
 def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
-    roots = [("features_root", spec.features_root if spec.sources else spec.audio_root)]
+    roots = [("features_root", spec.features_root if spec.has_features else spec.audio_root)]
     if labelled:
         roots.append(("labels_root", spec.labels_root))
     for key, root in roots:
@@ -217,7 +217,7 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
                 "%s: lasts %.1f s, its half %.1f s; masked past its end", path, length, seconds
             )
     sources = tuple(
-        Clock(source.rows(seconds), source.rows_per_second) if source.is_clock else file
+        Clock(seconds, source.rows_per_second) if source.is_clock else file
         for source, file in zip(spec.sources, sources, strict=True)
     )
     return Half(match, half, seconds, sources, audio, Events.none(), spec)

@@ -21,7 +21,7 @@ class SourceSpec:
 
     `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
-    the training matches' statistics.
+    the training matches' statistics. (The key `shortcut_columns` is the model's: `ModelConfig`.)
     """
 
     pattern: str
@@ -71,13 +71,19 @@ class DataSpec:
     unknown_labels: UnknownLabels = "error"
     labels_file: str = "Labels-v2.json"
 
+    @property
+    def has_features(self) -> bool:
+        """Whether any source is a file."""
+        return not all(source.is_clock for source in self.sources)
+
     @classmethod
     def from_config(cls, data: Mapping[str, Any]) -> "DataSpec":
         """The spec of `config.data`.
 
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
-        unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths) and
-        audio (None, or a mapping with pattern, frames_per_second, mels, floor_db).
+        unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths and,
+        where wanted, normalize and shortcut_columns) and audio (None, or a mapping with pattern,
+        frames_per_second, mels, floor_db).
         Errors: UserError naming the config key.
         """
         classes = data["classes"]
@@ -98,8 +104,11 @@ class DataSpec:
             _source(item, f"data.sources[{i}]") for i, item in enumerate(data["sources"])
         )
         audio = None if data["audio"] is None else _audio(data["audio"])
-        if not sources and audio is None:
-            raise UserError("data.sources: no source and no audio; name at least one file pattern")
+        if all(source.is_clock for source in sources) and audio is None:
+            raise UserError(
+                "data.sources: no file and no audio; name at least one file's pattern"
+                + (" beside the clock" if sources else "")
+            )
         return cls(
             labels_root=_root(data, "labels_root"),
             features_root=_root(data, "features_root"),
@@ -139,7 +148,7 @@ def _fields(
     if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
         raise UserError(
             f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where 1 "
-            "or 2 goes, and no other braces"
+            "or 2 goes, and no other braces" + (", or 'clock'" if "widths" in keys else "")
         )
     return dict(item)
 
@@ -156,20 +165,33 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
         )
     if not _is_number(rate) or not rate > 0:
         raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
-    if fields["pattern"] == clock.PATTERN and tuple(widths) != (clock.COLUMNS,):
-        raise UserError(
-            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({clock.COLUMNS},)"
-        )
-    normalize = fields.get("normalize", fields["pattern"] != clock.PATTERN)
+    is_clock = fields["pattern"] == clock.PATTERN
+    normalize = fields.get("normalize", not is_clock)
+    if is_clock:
+        _check_clock(where, widths, rate, normalize)
     if not isinstance(normalize, bool):
         raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
     shortcut = fields.get("shortcut_columns")
     if shortcut is not None and not (_all([shortcut], int) and 0 <= shortcut <= sum(widths)):
         raise UserError(
             f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
-            f"at most {sum(widths)}"
+            f"from 0 to {sum(widths)}"
         )
     return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize)
+
+
+def _check_clock(where: str, widths: Any, rate: float, normalize: Any) -> None:
+    if tuple(widths) != (clock.COLUMNS,):
+        raise UserError(
+            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({clock.COLUMNS},)"
+        )
+    if rate < clock.SLOWEST:
+        raise UserError(
+            f"{where}.rows_per_second: {_shown(rate)}, a half's clock needs at least "
+            f"{clock.SLOWEST}"
+        )
+    if normalize is True:
+        raise UserError(f"{where}.normalize: True, but a half's clock is taken as it is")
 
 
 def _audio(item: Any) -> AudioSpec:

@@ -105,6 +105,12 @@ class ModelConfig:
                 f"{self.audio.mels} mels in clips of {self.audio.frames} frames don't fit VGGish: "
                 "it needs at least 16 frames and 16 mels, and one whole segment a clip"
             )
+        seen = [s.width if s.shortcut_columns is None else s.shortcut_columns for s in self.sources]
+        if self.shortcut_reach is not None and not sum(seen):
+            raise UserError(
+                "config.model.shortcut_seconds: no source has columns for the shortcut to see: set "
+                "it to None, or some source's shortcut_columns above 0, or add a clock"
+            )
         segments = 2 ** (self.encoder_layers - 1)
         if self.hierarchical and segments > self.fewest_tokens:
             raise UserError(
@@ -149,7 +155,8 @@ class ModelConfig:
         fields["dtype"] = fields["dtype"] or default_dtype
         reach = fields.pop("shortcut_seconds")
         fields["shortcut_reach"] = (
-            None if reach is None else reach * config.clip.positions_per_second
+            # Farther than a clip is long there is nothing to see.
+            None if reach is None else min(reach, seconds) * config.clip.positions_per_second
         )
         fields["shortcut_unit"] = config.clip.positions_per_second
         return cls(

@@ -30,7 +30,7 @@ def views(
         rows: of the source in a clip.
         positions: output positions in a clip.
         reach: distance of the farthest knots, in positions.
-        unit: distance of the nearest, in positions; never less than two rows are apart.
+        unit: distance of the nearest, in positions; raised to that from one row to the next.
     """
     spacing = positions / rows
     unit = max(unit, spacing)
@@ -53,9 +53,9 @@ def views(
 class Shortcut(nn.Module):
     """What a position sees of the sources' first columns, at knots that widen with distance.
 
-    It goes two ways: by a linear map that starts at zero to the logits, and by another one into
-    what the heads are given. What a column says of a class needs no hundred examples to be learned
-    then (docs/small_data.md). Not part of the published model.
+    It goes two ways: by a linear map that starts at zero to the logits, and by a linear layer
+    into what the heads are given. What a column says of a class needs no hundred examples to be
+    learned then (docs/small_data.md). Not part of the published model.
     """
 
     config: ModelConfig
