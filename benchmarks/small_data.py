@@ -75,6 +75,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balanced_mixup": {"mixup.kind": "balanced"},
     "augmentation": {"model.temporal_dropout": 0.5, "model.temporal_switch": 0.3},
     "amsgrad": {"optimizer.amsgrad": True},
+    "no_weight_decay": {"optimizer.weight_decay": 0.0},
     "third_of_the_rate": {"optimizer.learning_rate": lambda rate: rate / 3},
     "half_the_epochs": {"training.epochs": lambda epochs: epochs // 2},
     "published_start": {
