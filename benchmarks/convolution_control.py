@@ -5,8 +5,7 @@ Run:  python benchmarks/convolution_control.py --root COMMENTARY [--seeds 1 2 3]
 Same clips, targets, losses, windows and suppression as ASTRA's: kernels of 9 output positions, the
 raw columns beside the last layer, Adam at 1e-3 falling to 0 on a cosine. Scored by the
 cross-validation of small_data.py, or on `--split` after training as the config says.
-`--published-losses` trains with the focal factor, without the clock, from fixed starts. What ASTRA
-doesn't learn and this does isn't the data's fault.
+What ASTRA doesn't learn and this does isn't the data's fault.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from ml_collections import ConfigDict
 from small_data import FOLDS
 
 from astra_jax.configuration import load_config
-from astra_jax.data import clock as clock_source
 from astra_jax.data.normalization import Normalizations, normalized
 from astra_jax.data.normalization import measure as measure_sources
 from astra_jax.data.pipeline import TrainingStream
@@ -150,19 +148,12 @@ def main() -> None:
     parser.add_argument("--split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--published-losses", action="store_true")
     args = parser.parse_args()
     folds = FOLDS if args.split is None else {args.split: (None, args.split)}
     rows = []
     for seed in args.seeds:
         config = load_config(args.config)
         config.seed, config.data.root, config.mixup.kind = seed, args.root, "none"
-        if args.published_losses:
-            config.loss.focal, config.clip.random_starts = True, False
-            with config.ignore_type():
-                config.data.sources = tuple(
-                    s for s in config.data.sources if s["pattern"] != clock_source.PATTERN
-                )
         rows.append(measure(config, folds, args.steps))
         loose, tight, seconds = rows[-1]
         print(f"seed {seed}: loose {loose:.2f}, tight {tight:.2f}; {seconds:.0f} s", flush=True)

@@ -1,8 +1,7 @@
 """The clock of a half, a source that needs no file: how long it has run, how long it still runs.
 
 Nothing else tells the model that a clip begins a half, where kick-offs are; clips look alike to it
-wherever they lie. On weak features that is worth more than any change of the model
-(docs/small_data.md).
+wherever they lie (docs/small_data.md).
 """
 
 from dataclasses import dataclass
