@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ from astra_jax.data.soccernet import (
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
+from astra_jax.lock import locked
 from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate, check_training
 from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.state import abstract_params, make_mesh, replicated
@@ -62,6 +64,15 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     suppression_of(config)
     learning_rate_schedule(config, steps_per_epoch=1)
     _check_same_run(config, workdir)
+    interruption = Interruption()
+    # One process speaks for all: the others wait for it wherever they meet.
+    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+    with interruption.watched(), lock:
+        return _train(config, workdir, interruption)
+
+
+def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
+    """`train` in a folder that is ours."""
     if config.simulation is not None and config.data.root is None:
         config.data.root = str((workdir / "matches").absolute())
     spec = DataSpec.from_config(config.data)
@@ -71,20 +82,32 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     halves = index_halves(spec, _matches(config, "train"))
     normalizations = _normalizations(workdir, halves)
     stream = TrainingStream(normalized(halves, normalizations), config)
-    validate = _validator(config, model_config, spec, normalizations)
-    trainer = Trainer(config, model_config, stream, workdir, validate)
+    validate = _validator(config, model_config, spec, normalizations, interruption)
+    trainer = Trainer(config, model_config, stream, workdir, validate, interruption)
+    with trainer.closing():
+        return _run(trainer, config, workdir, len(halves) // 2, normalizations)
+
+
+def _run(
+    trainer: Trainer,
+    config: ConfigDict,
+    workdir: Path,
+    matches: int,
+    normalizations: Normalizations,
+) -> dict[str, Any]:
+    """The run itself, and the files of its folder beside the trainer's own."""
     summary_file = workdir / "summary.json"
+    stream = trainer.stream
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
         if (summary := _read_summary(summary_file)) is not None:
-            trainer.checkpoints.close()
             return summary
     else:
         _log.info(
             "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
             workdir,
             f"{trainer.parameters:,}",
-            len(halves) // 2,
+            matches,
             stream.steps_per_epoch * config.training.batch_size,
             jax.device_count(),
             jax.devices()[0].device_kind,
@@ -168,12 +191,19 @@ def model_of(config: ConfigDict) -> ModelConfig:
 
 
 def predict_matches(
-    predictor: Predictor, halves: Sequence[Half], classes: Sequence[str]
+    predictor: Predictor,
+    halves: Sequence[Half],
+    classes: Sequence[str],
+    before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Prediction]]:
-    """The spots of every match; with several processes each predicts its share of the halves."""
+    """The spots of every match; with several processes each predicts its share of the halves.
+
+    `before_each` is called before each half; what it raises ends the prediction.
+    """
     rate = predictor.config.clip.positions_per_second
     own: dict[str, list[Prediction]] = {}
     for half in halves[jax.process_index() :: jax.process_count()]:
+        before_each()
         spots = predictor.spots(half)
         found = spots_to_predictions(spots, half.half, classes, rate)
         own.setdefault(half.match, []).extend(found)
@@ -213,7 +243,11 @@ def _normalizations(workdir: Path, halves: Sequence[Half]) -> Normalizations:
 
 
 def _validator(
-    config: ConfigDict, model_config: ModelConfig, spec: DataSpec, normalizations: Normalizations
+    config: ConfigDict,
+    model_config: ModelConfig,
+    spec: DataSpec,
+    normalizations: Normalizations,
+    interruption: Interruption,
 ) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
     if not config.data.splits.get("valid"):
@@ -232,7 +266,7 @@ def _validator(
             predictor = Predictor(config, ASTRA(model_config), params)
         else:
             predictor.replace_params(params)
-        predictions = predict_matches(predictor, halves, spec.classes)
+        predictions = predict_matches(predictor, halves, spec.classes, interruption.check)
         blocks = average_maps(labels, predictions, ("tight", "loose"), spec.classes)
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
