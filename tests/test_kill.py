@@ -1,7 +1,6 @@
 """A run that is killed again and again ends, to the bit, as the one that was left alone."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -49,9 +48,10 @@ def runs(tmp_path_factory, compiled_folder) -> tuple[WatchedRun, WatchedRun, lis
 
 def test_kills_hit_what_they_are_aimed_at(runs):
     _, killed, hits = runs
-    assert [hit.phase for hit in hits] == ["checkpoint write", "checkpoint write", "validation"]
+    # Writes go on in the background: the loop may have come to the validation.
     assert any("latest/2" in left for left in hits[0].left)
     assert any("best/3" in left for left in hits[1].left)
+    assert hits[2].phase == "validation"
     assert hits[2].step == 5 and killed.events()[-1]["event"] == "ends"
 
 
