@@ -19,7 +19,15 @@ _log = logging.getLogger(__name__)
 # What errors of Orbax and TensorStore, of several types, have in common.
 _DISK_REASONS = tuple(
     os.strerror(code)
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+    for code in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+    )
 )
 
 
