@@ -87,6 +87,7 @@ RANGES: dict[str, Range] = {
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.clip_norm": _ABOVE_ZERO,
     "training.batch_size": _COUNT,
+    "training.accumulation_steps": _COUNT,
     "training.epochs": Range(least=1, most=1_000_000),
     "training.validate_every_epochs": _COUNT,
     "training.patience_epochs": _COUNT,

@@ -62,6 +62,8 @@ def paper() -> ConfigDict:
     config.training = ConfigDict(
         {
             "batch_size": 8,  # over all devices
+            # Parts of the batch computed one after the other, each with its share of the memory.
+            "accumulation_steps": 1,
             "epochs": 50,
             "validate_every_epochs": 1,
             "patience_epochs": 15,  # without a better or equal validation score
@@ -70,6 +72,14 @@ def paper() -> ConfigDict:
         }
     )
     config.inference = _inference()
+    # Where each epoch's line of metrics.jsonl goes besides; may change when a run is resumed.
+    config.logging = ConfigDict(
+        {
+            "tensorboard": False,  # into WORKDIR/tensorboard; pip install 'astra-jax[tensorboard]'
+            # Project on Weights & Biases; None: no report. pip install 'astra-jax[wandb]'
+            "wandb_project": config_dict.placeholder(str),
+        }
+    )
     return config
 
 
@@ -159,6 +169,9 @@ def _model() -> ConfigDict:
             "decoder_layers": 3,
             "hierarchical": True,
             "uncertainty": True,
+            # Inside the transformer: on attention weights, on sublayers' outputs and between the
+            # feed-forward's linears. The paper has 0.4 everywhere (section 4.3), its published code
+            # 0.1 here and 0.4 in the next two: with 0.4 here the dropout is the paper's.
             "dropout": 0.1,
             "embedding_dropout": 0.4,
             "head_dropout": 0.4,
@@ -180,6 +193,9 @@ def _model() -> ConfigDict:
             },
             # Of the computation; None: bfloat16 on GPU and TPU, float32 on CPU.
             "dtype": config_dict.placeholder(str),
+            # Whether the backward pass computes activations again instead of keeping them, for
+            # larger batches on a GPU or TPU. XLA's CPU compiler saves no memory by it.
+            "remat": False,
         }
     )
 

@@ -74,6 +74,7 @@ class Trainer:
             config.seed,
             self.mesh,
             config.training.average_decay,
+            config.training.accumulation_steps,
         )
         self.state = init_state(
             model_config,
@@ -243,11 +244,13 @@ class Trainer:
 
 
 def check_training(config: ConfigDict, devices: int) -> None:
-    """Raises UserError where the batch can't be split over so many devices."""
-    if config.training.batch_size % devices:
+    """Raises UserError where the batch can't be split over so many devices, or their parts."""
+    parts = config.training.accumulation_steps
+    if config.training.batch_size % (devices * parts):
+        in_parts = f" in {parts} parts (training.accumulation_steps)" if parts > 1 else ""
         raise UserError(
             f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
-            f"over {devices} devices: choose a multiple of {devices}"
+            f"over {devices} devices{in_parts}: choose a multiple of {devices * parts}"
         )
 
 
