@@ -30,6 +30,7 @@ from astra_jax.training.state import (
     parameter_count,
     replicated,
 )
+from astra_jax.training.trackers import Trackers
 
 # Parameters to scores; the one under "score" selects the best epoch.
 Validate = Callable[[Any], dict[str, float]]
@@ -116,6 +117,7 @@ class Trainer:
             with (
                 contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
                 self._progress_bar(start) as bar,
+                contextlib.closing(Trackers(self.config, self.workdir, start)) as self.trackers,
             ):
                 for epoch in range(start // spe, self.config.training.epochs):
                     self._train_epoch(epoch, batches, bar)
@@ -210,6 +212,7 @@ class Trainer:
         if jax.process_index() == 0:
             with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+        self.trackers.log(line["step"], line)
         self._save_latest()
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
