@@ -28,6 +28,9 @@ setup(
     ],
     extras_require={
         "plots": ["matplotlib>=3.9"],  # the figures of docs/, drawn by benchmarks/
+        # Where a run reports to (config.logging).
+        "tensorboard": ["tensorboardX>=2.6"],
+        "wandb": ["wandb>=0.17"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
@@ -38,6 +41,7 @@ setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
+            "tensorboardX>=2.6",
         ],
     },
     entry_points={"console_scripts": ["astra = astra_jax.cli:main"]},

@@ -3,7 +3,7 @@
 import reprlib
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ml_collections import ConfigDict
 
@@ -11,6 +11,7 @@ from astra_jax.data import simulation
 from astra_jax.data.mixup import KINDS
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
+from astra_jax.training.losses import Normalization
 
 _LARGEST_WHOLE = 2**32
 
@@ -84,7 +85,9 @@ RANGES: dict[str, Range] = {
     "optimizer.learning_rate": _ABOVE_ZERO,
     "optimizer.warmup_epochs": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _ABOVE_ZERO,
     "training.batch_size": _COUNT,
+    "training.accumulation_steps": _COUNT,
     "training.epochs": Range(least=1, most=1_000_000),
     "training.validate_every_epochs": _COUNT,
     "training.patience_epochs": _COUNT,
@@ -134,6 +137,7 @@ def check(config: ConfigDict) -> None:
         _check_group(config.simulation, simulation.default_config(), "simulation")
     windows = config.inference.suppression.windows_seconds
     _check_numbers(windows, "inference.suppression.windows_seconds", float, _SECONDS)
+    _check_loss(config)
     channels = config.model.audio.channels
     _check_numbers(channels, "model.audio.channels", int, _COUNT)
     if len(channels) != 6:
@@ -190,6 +194,19 @@ def _check_number(value: Any, name: str, kind: type, allowed: Range) -> None:
 def _check_numbers(values: Any, name: str, kind: type, allowed: Range) -> None:
     for index, value in enumerate(values):
         _check_number(value, f"{name}[{index}]", kind, allowed)
+
+
+def _check_loss(config: ConfigDict) -> None:
+    kind, kinds = config.loss.displacement_normalization, get_args(Normalization)
+    if kind not in kinds:
+        raise _wrong("loss.displacement_normalization", kind, f"one of {', '.join(kinds)}")
+    weights, classes = config.loss.class_weights, len(config.data.classes)
+    if weights is None:
+        return
+    _check_numbers(weights, "loss.class_weights", float, _NOT_NEGATIVE)
+    if len(weights) != classes:
+        words = f"{classes} numbers, one a class in the order of data.classes"
+        raise _wrong("loss.class_weights", weights, words)
 
 
 def _check_splits(splits: Any) -> None:

@@ -33,7 +33,18 @@ def paper() -> ConfigDict:
     config.mixup = ConfigDict({"kind": "balanced", "alpha": 1.0, "beta": 0.6})
     config.model = _model()
     config.loss = ConfigDict(
-        {"focal": True, "classification_weight": 100.0, "displacement_weight": 1.0}
+        {
+            "focal": True,
+            "classification_weight": 100.0,
+            "displacement_weight": 1.0,
+            # What the sum of displacement errors is divided by: clips times "positions", each
+            # error weighted by the class target (as published), or the number of "targets" (the
+            # paper's equation 2, unweighted).
+            "displacement_normalization": "positions",
+            # Of each class in the classification loss, in the order of data.classes (background
+            # has 1); None: 1 each.
+            "class_weights": config_dict.placeholder(tuple),
+        }
     )
     config.optimizer = ConfigDict(
         {
@@ -41,12 +52,18 @@ def paper() -> ConfigDict:
             "schedule": "epoch",  # or "step"
             "warmup_epochs": 3,
             "weight_decay": 1e-5,
+            # AdamW: the decay bypasses Adam's moments. For values such as 0.01, then.
+            "decoupled_decay": False,
+            # Largest norm of the gradients of all parameters together; None: any.
+            "clip_norm": config_dict.placeholder(float),
             "amsgrad": True,
         }
     )
     config.training = ConfigDict(
         {
             "batch_size": 8,  # over all devices
+            # Parts of the batch computed one after the other, each with its share of the memory.
+            "accumulation_steps": 1,
             "epochs": 50,
             "validate_every_epochs": 1,
             "patience_epochs": 15,  # without a better or equal validation score
@@ -57,6 +74,14 @@ def paper() -> ConfigDict:
         }
     )
     config.inference = _inference()
+    # Where each epoch's line of metrics.jsonl goes besides; may change when a run is resumed.
+    config.logging = ConfigDict(
+        {
+            "tensorboard": False,  # into WORKDIR/tensorboard; pip install 'astra-jax[tensorboard]'
+            # Project on Weights & Biases; None: no report. pip install 'astra-jax[wandb]'
+            "wandb_project": config_dict.placeholder(str),
+        }
+    )
     return config
 
 
@@ -146,6 +171,9 @@ def _model() -> ConfigDict:
             "decoder_layers": 3,
             "hierarchical": True,
             "uncertainty": True,
+            # Inside the transformer: on attention weights, on sublayers' outputs and between the
+            # feed-forward's linears. The paper has 0.4 everywhere (section 4.3), its published code
+            # 0.1 here and 0.4 in the next two: with 0.4 here the dropout is the paper's.
             "dropout": 0.1,
             "embedding_dropout": 0.4,
             "head_dropout": 0.4,
@@ -167,6 +195,9 @@ def _model() -> ConfigDict:
             },
             # Of the computation; None: bfloat16 on GPU and TPU, float32 on CPU.
             "dtype": config_dict.placeholder(str),
+            # Whether the backward pass computes activations again instead of keeping them, for
+            # larger batches on a GPU or TPU. XLA's CPU compiler saves no memory by it.
+            "remat": False,
         }
     )
 

@@ -39,11 +39,16 @@ from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate, check_training
 from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.state import abstract_params, make_mesh, replicated
+from astra_jax.training.trackers import check_trackers
 
 _log = logging.getLogger(__name__)
 
-# What may differ between a run and its continuation: where the data lie, how they are loaded.
-_MOVABLE = ("root", "labels_root", "features_root", "audio_root", "workers")
+# What may differ between a run and its continuation: where the data lie, how they are loaded, and
+# who is told of it.
+_MOVABLE = (
+    *(f"data.{name}" for name in ("root", "labels_root", "features_root", "audio_root", "workers")),
+    *(f"logging.{name}" for name in ("tensorboard", "wandb_project")),
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -63,6 +68,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check_training(config, jax.device_count())
     suppression_of(config)
     learning_rate_schedule(config, steps_per_epoch=1)
+    check_trackers(config)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
@@ -315,8 +321,7 @@ def _check_same_run(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return
-    movable = [f"data.{name}" for name in _MOVABLE]
-    changed = [key for key in differences(config, from_json(path)) if key not in movable]
+    changed = [key for key in differences(config, from_json(path)) if key not in _MOVABLE]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "

@@ -44,6 +44,17 @@ def test_a_kept_config_takes_overrides(tmp_path):
     assert differences(paper(), moved) == ["data.root"]
 
 
+def test_class_weights_are_kept_and_come_from_the_command_line(tmp_path):
+    config = load_config(
+        str(CONFIGS / "demo.py"), ["--config.loss.class_weights=(1,2.5,0,1,1,1,1,1)"]
+    )
+    path = tmp_path / "config.json"
+    path.write_text(to_json(config), encoding="utf-8")
+    kept = from_json(path)
+    assert kept.loss.class_weights == (1, 2.5, 0, 1, 1, 1, 1, 1)
+    assert differences(config, kept) == []
+
+
 def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"seed": 7, "training": {"epochs": 3}}', encoding="utf-8")

@@ -2,8 +2,10 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from astra_jax.defaults import paper
@@ -75,3 +77,80 @@ def test_weight_decay_is_added_to_the_gradient():
     update, state = optimizer.update(jnp.array([1.0]), state, params)
     np.testing.assert_allclose(update, [-float(learning_rate_schedule(config, 1000)(0))], rtol=1e-5)
     np.testing.assert_allclose(state[1].mu, [0.2], rtol=1e-5)
+
+
+def moved(gradients, start, **optimizer):
+    """A parameter after `make_optimizer`'s steps, at a rate that stays 1e-2."""
+    config = paper()
+    config.optimizer.update(learning_rate=1e-2, warmup_epochs=0, **optimizer)
+    config.training.epochs = 1_000_000
+    transform = make_optimizer(config, 1000)
+    return walked(transform, gradients, start)
+
+
+def walked(transform, gradients, start):
+    params = jnp.array(start)
+    state = transform.init(params)
+    for gradient in gradients:
+        update, state = transform.update(jnp.array(gradient), state, params)
+        params = params + update
+    return np.asarray(params)
+
+
+GRADIENTS = ([3.0, -0.1], [0.5, 0.2], [0.1, -0.7], [-0.2, 0.4])
+
+
+def test_decoupled_decay_is_adamw():
+    found = moved(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False, decoupled_decay=True)
+    expected = walked(optax.adamw(1e-2, weight_decay=0.1), GRADIENTS, [2.0, -1.0])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    coupled = moved(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False)
+    assert np.abs(found - coupled).min() > 1e-4
+
+
+@pytest.mark.parametrize("amsgrad", [True, False])
+def test_decoupled_decay_takes_its_share_of_the_weight_alone(amsgrad):
+    # Adam's first step is the rate times the gradient's sign, however large the weight:
+    # 2 - 0.01 * (1 + 0.5 * 2), and the same the other way.
+    found = moved(
+        [[1.0, -1.0]], [2.0, 2.0], weight_decay=0.5, amsgrad=amsgrad, decoupled_decay=True
+    )
+    np.testing.assert_allclose(found, [2 - 0.02, 2 - 0.0], rtol=1e-6)
+
+
+def test_decoupled_decay_leaves_amsgrads_moments_alone():
+    decayed = {"weight_decay": 0.3, "amsgrad": True, "decoupled_decay": True}
+    plain = moved(GRADIENTS, [0.0, 0.0], weight_decay=0.0, amsgrad=True)
+    # By hand: what amsgrad moves, with 1 - 0.01 * 0.3 of the weight kept in each step.
+    expected, before = np.zeros(2), np.zeros(2)
+    for count in range(1, 5):
+        after = moved(GRADIENTS[:count], [0.0, 0.0], weight_decay=0.0, amsgrad=True)
+        expected = expected * (1 - 0.003) + after - before
+        before = after
+    np.testing.assert_allclose(before, plain)
+    np.testing.assert_allclose(moved(GRADIENTS, [0.0, 0.0], **decayed), expected, rtol=1e-5)
+
+
+def first_moments(config, gradient, params):
+    transform = make_optimizer(config, 1000)
+    _, state = transform.update(gradient, transform.init(params), params)
+    (moments,) = (part.mu for part in state if hasattr(part, "mu"))
+    return jax.tree.map(np.asarray, moments)
+
+
+def test_gradients_are_clipped_to_a_norm_over_all_parameters_before_the_decay():
+    config = paper()
+    config.optimizer.update(clip_norm=1.0, weight_decay=0.5)
+    params = {"a": jnp.array([2.0]), "b": jnp.array([0.0])}
+    # A norm of 5 becomes 1: 0.6 and 0.8; the decay adds 0.5 * 2 to the first. Times 1 - 0.9.
+    found = first_moments(config, {"a": jnp.array([3.0]), "b": jnp.array([4.0])}, params)
+    np.testing.assert_allclose([found["a"], found["b"]], [[0.16], [0.08]], rtol=1e-5)
+    # A shorter one stays as it is.
+    found = first_moments(config, {"a": jnp.array([0.3]), "b": jnp.array([0.4])}, params)
+    np.testing.assert_allclose([found["a"], found["b"]], [[0.13], [0.04]], rtol=1e-5)
+
+
+def test_nothing_is_clipped_unless_asked():
+    gradient = {"a": jnp.array([3000.0])}
+    found = first_moments(paper(), gradient, {"a": jnp.array([0.0])})
+    np.testing.assert_allclose(found["a"], [300.0], rtol=1e-6)

@@ -60,6 +60,9 @@ class ModelConfig:
 
     `shortcut_reach` and `shortcut_unit`, the distances of the shortcut's farthest and nearest
     knots, are in output positions; a reach of None means no shortcut.
+
+    With `remat` the backward pass computes the activations inside encoder layers, decoder layers
+    and VGGish's blocks again instead of keeping them; parameters and results stay the same.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -85,6 +88,7 @@ class ModelConfig:
     shortcut_reach: float | None = None
     shortcut_unit: float = 2.0
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:

@@ -125,10 +125,11 @@ class Encoder(nn.Module):
     ) -> Float[Array, "clip token dim"]:
         """Encodes the streams' tokens, returned one behind the other."""
         cfg = self.config
+        make_layer = nn.remat(EncoderLayer, static_argnums=(3,)) if cfg.remat else EncoderLayer
         lengths = tuple(stream.shape[1] for stream in streams)
         x = jnp.concatenate(streams, axis=1)
         for i in range(cfg.encoder_layers):
-            layer = EncoderLayer(cfg, name=f"layer_{i}")
+            layer = make_layer(cfg, name=f"layer_{i}")
             segments = segments_of_layer(i, cfg.encoder_layers) if cfg.hierarchical else 1
             if segments == 1:
                 x = layer(x, present, train)
@@ -187,9 +188,10 @@ class Decoder(nn.Module):
     ) -> Float[Array, "clip position dim"]:
         """The evolved queries of each clip."""
         cfg = self.config
+        make_layer = nn.remat(DecoderLayer, static_argnums=(4,)) if cfg.remat else DecoderLayer
         times = clock(cfg.positions, cfg.positions)
         queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
         x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
         for i in range(cfg.decoder_layers):
-            x = DecoderLayer(cfg, name=f"layer_{i}")(x, memory, present, train)
+            x = make_layer(cfg, name=f"layer_{i}")(x, memory, present, train)
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x

@@ -14,6 +14,26 @@ from astra_jax.model.layers import Linear, clock, code_init, symmetric_uniform
 _BLOCKS = ((0,), (1,), (2, 3), (4, 5))
 
 
+def _block(
+    vggish: "VGGish", x: Float[Array, "image _ _ _"], block: tuple[int, ...]
+) -> Float[Array, "image _ _ _"]:
+    """The convolutions of a block and its pooling, of which `vggish` is the parent."""
+    cfg = vggish.config
+    for i in block:
+        init = symmetric_uniform(1 / math.sqrt(9 * x.shape[-1]))
+        x = nn.relu(
+            nn.Conv(
+                cfg.audio.channels[i],
+                (3, 3),
+                dtype=cfg.compute_dtype,
+                kernel_init=init,
+                bias_init=init,
+                name=f"conv_{i}",
+            )(x)
+        )
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
 class VGGish(nn.Module):
     """A segment of 0.96 s to one vector: six convolutions, four poolings, three linears.
 
@@ -28,20 +48,9 @@ class VGGish(nn.Module):
         """Embeds log-mel images (decibels, unscaled)."""
         cfg, audio = self.config, self.config.audio
         x = images[..., None].astype(cfg.compute_dtype)
+        convolve = nn.remat(_block, static_argnums=(2,)) if cfg.remat else _block
         for block in _BLOCKS:
-            for i in block:
-                init = symmetric_uniform(1 / math.sqrt(9 * x.shape[-1]))
-                x = nn.relu(
-                    nn.Conv(
-                        audio.channels[i],
-                        (3, 3),
-                        dtype=cfg.compute_dtype,
-                        kernel_init=init,
-                        bias_init=init,
-                        name=f"conv_{i}",
-                    )(x)
-                )
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = convolve(self, x, block)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_0")(x))
         x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_1")(x))

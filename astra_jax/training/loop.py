@@ -30,6 +30,7 @@ from astra_jax.training.state import (
     parameter_count,
     replicated,
 )
+from astra_jax.training.trackers import Trackers
 
 # Parameters to scores; the one under "score" selects the best epoch.
 Validate = Callable[[Any], dict[str, float]]
@@ -81,6 +82,7 @@ class Trainer:
             config.seed,
             self.mesh,
             config.training.average_decay,
+            config.training.accumulation_steps,
         )
         self.state = init_state(
             model_config,
@@ -121,6 +123,7 @@ class Trainer:
         with (
             contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
             self._progress_bar(start) as bar,
+            contextlib.closing(Trackers(self.config, self.workdir, start)) as self.trackers,
         ):
             for epoch in range(self.progress.epochs, self.config.training.epochs):
                 self._train_epoch(epoch, batches, bar)
@@ -237,6 +240,7 @@ class Trainer:
             )
         if jax.process_index() == 0:
             append_line(self.workdir / "metrics.jsonl", json.dumps(line))
+        self.trackers.log(line["step"], line)
         self._save_latest()
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
@@ -280,11 +284,13 @@ class Trainer:
 
 
 def check_training(config: ConfigDict, devices: int) -> None:
-    """Raises UserError where the batch can't be split over so many devices."""
-    if config.training.batch_size % devices:
+    """Raises UserError where the batch can't be split over so many devices, or their parts."""
+    parts = config.training.accumulation_steps
+    if config.training.batch_size % (devices * parts):
+        in_parts = f" in {parts} parts (training.accumulation_steps)" if parts > 1 else ""
         raise UserError(
             f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
-            f"over {devices} devices: choose a multiple of {devices}"
+            f"over {devices} devices{in_parts}: choose a multiple of {devices * parts}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Adam with the AMSGrad of PyTorch, L2 decay, warm-up and cosine (section 4.3)."""
+"""Adam with the AMSGrad of PyTorch, weight decay, clipping, warm-up and cosine (section 4.3)."""
 
 import math
 from typing import NamedTuple
@@ -83,11 +83,18 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Sc
 
 
 def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Adam with L2 decay added to the gradient of every parameter, one group, no clipping."""
+    """Adam with weight decay of every parameter, one group.
+
+    The decay is added to the gradient as published, or with `decoupled_decay` (AdamW) to what
+    Adam makes of the gradient; times the learning rate either way. `clip_norm` scales gradients
+    down to that norm over all parameters, before any decay, as PyTorch's users do.
+    """
     cfg = config.optimizer
     adam = scale_by_amsgrad() if cfg.amsgrad else optax.scale_by_adam()
+    decay = optax.add_decayed_weights(cfg.weight_decay)
+    clip = () if cfg.clip_norm is None else (optax.clip_by_global_norm(cfg.clip_norm),)
     return optax.chain(
-        optax.add_decayed_weights(cfg.weight_decay),
-        adam,
+        *clip,
+        *((adam, decay) if cfg.decoupled_decay else (decay, adam)),
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps_per_epoch)),
     )

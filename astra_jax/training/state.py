@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.model.start import apply_start
-from astra_jax.training.losses import LossConfig, losses
+from astra_jax.training.gradients import make_gradients
+from astra_jax.training.losses import LossConfig
 
 
 @flax.struct.dataclass
@@ -123,6 +124,7 @@ def make_train_step(
     seed: int,
     mesh: Mesh,
     average_decay: float = 0.0,
+    accumulation_steps: int = 1,
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, StepValues]]:
     """The jitted step: (state, batch) to (next state, what the step tells).
 
@@ -132,28 +134,14 @@ def make_train_step(
     The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
     repeats itself after a resume. With `average_decay` d the state's average follows the
     parameters as `d average + (1 - d) params`, d being at most (1 + step) / (10 + step) so that
-    the first values are soon forgotten.
+    the first values are soon forgotten. `accumulation_steps` is for `make_gradients`.
     """
-    model = ASTRA(config)
+    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps)
     base_key = jax.random.key(seed)
 
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
-        dropout, augment = jax.random.split(jax.random.fold_in(base_key, state.step))
-
-        def loss(params: Any) -> tuple[Array, Array]:
-            rngs = {"dropout": dropout, "augment": augment}
-            predictions = model.apply({"params": params}, batch, train=True, rngs=rngs)
-            parts = losses(
-                predictions,
-                batch["class_targets"],
-                batch["displacements"],
-                batch["displacement_mask"],
-                loss_config,
-            )
-            parts_array = jnp.stack([parts.total, parts.classification, parts.displacement])
-            return parts.total, parts_array
-
-        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        key = jax.random.fold_in(base_key, state.step)
+        gradients, values = gradients_of(state.params, batch, key)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average

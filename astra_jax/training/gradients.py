@@ -1,0 +1,98 @@
+"""The losses of a batch and their gradients, computed whole or in parts one after the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
+
+from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.training.losses import LossConfig, losses
+
+# (parameters, batch, key) to (gradients, the total, classification and displacement loss).
+Gradients = Callable[[Any, dict[str, Any], Key[Array, ""]], tuple[Any, Float[Array, "3"]]]
+
+
+def make_gradients(
+    config: ModelConfig, loss_config: LossConfig, mesh: Mesh, parts: int = 1
+) -> Gradients:
+    """What a training step asks of a batch: gradients and losses, for use inside `jax.jit`.
+
+    With `parts` above 1 the batch is computed in that many parts of equal size, with the memory
+    of one: the result is that of the whole batch up to rounding, but for dropout and
+    augmentation, which draw from other keys. `parts` times the devices of `mesh` must divide the
+    batch.
+    """
+    model = ASTRA(config)
+
+    def of_part(
+        params: Any,
+        batch: dict[str, Any],
+        key: Key[Array, ""],
+        target_count: Float[Array, ""] | None = None,
+    ) -> tuple[Any, Float[Array, "3"]]:
+        dropout, augment = jax.random.split(key)
+
+        def loss(params: Any) -> tuple[Array, Array]:
+            rngs = {"dropout": dropout, "augment": augment}
+            predictions = model.apply({"params": params}, batch, train=True, rngs=rngs)
+            found = losses(
+                predictions,
+                batch["class_targets"],
+                batch["displacements"],
+                batch["displacement_mask"],
+                loss_config,
+                target_count,
+            )
+            return found.total, jnp.stack([found.total, found.classification, found.displacement])
+
+        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return gradients, values
+
+    if parts == 1:
+        return of_part
+
+    def of_batch(
+        params: Any, batch: dict[str, Any], key: Key[Array, ""]
+    ) -> tuple[Any, Float[Array, "3"]]:
+        # The mean of the parts divides each part's sum by this share of the whole batch's targets.
+        share = jnp.sum(batch["displacement_mask"], dtype=jnp.float32) / parts
+        take = _splitter(batch, parts, mesh)
+
+        def add(sums: Any, part: Int[Array, ""]) -> tuple[Any, None]:
+            found = of_part(params, take(part), jax.random.fold_in(key, part), share)
+            return jax.tree.map(jnp.add, sums, found), None
+
+        zeros = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(3, jnp.float32))
+        sums, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
+        return jax.tree.map(lambda total: total / parts, sums)
+
+    return of_batch
+
+
+def _splitter(
+    batch: dict[str, Any], parts: int, mesh: Mesh
+) -> Callable[[Int[Array, ""]], dict[str, Any]]:
+    """A function that gives part k of `batch`: its clips k, k + parts, k + 2 parts, ...
+
+    So each device has as many clips of each part as of any other, and none moves to another one.
+    """
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    grouped = jax.tree.map(
+        lambda array: jax.lax.with_sharding_constraint(
+            array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), split
+        ),
+        batch,
+    )
+
+    def take(part: Int[Array, ""]) -> dict[str, Any]:
+        return jax.tree.map(
+            lambda array: jax.lax.with_sharding_constraint(
+                jax.lax.dynamic_index_in_dim(array, part, axis=1, keepdims=False), split
+            ),
+            grouped,
+        )
+
+    return take

@@ -1,0 +1,77 @@
+"""Where dropout falls, and that `model.dropout` reaches every site inside the transformer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from astra_jax.defaults import paper
+from astra_jax.model import ASTRA, ModelConfig, SourceConfig
+from astra_jax.model.transformer import EncoderLayer
+from astra_jax.training.state import example_inputs
+
+
+def sites(config: ModelConfig) -> list[tuple[str, float]]:
+    """The part of the model and the rate of each dropout of a training step, in order."""
+    found = []
+
+    def note(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, nn.Dropout) and not module.deterministic:
+            found.append((module.path[0], module.rate))
+        elif isinstance(module, nn.MultiHeadDotProductAttention) and not kwargs["deterministic"]:
+            found.append((module.path[0], module.dropout_rate))
+        return call(*args, **kwargs)
+
+    def start(key: jax.Array) -> Any:
+        rngs = dict.fromkeys(("params", "dropout", "augment"), key)
+        return ASTRA(config).init(rngs, example_inputs(config), train=True)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(start, jax.random.key(0))
+    return found
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_the_configs_dropout_is_that_of_every_site_in_the_transformer(rate):
+    config = paper()
+    assert config.model.dropout == 0.1
+    config.model.dropout = rate
+    found = sites(ModelConfig.from_config(config))
+
+    def rates(*parts: str) -> list[float]:
+        return [of_site for part, of_site in found if part in parts]
+
+    # Attention, its output, between the linears of the feed-forward, its output: four in each of
+    # three encoder layers; with the decoder's second attention six in each of three.
+    assert rates("encoder") == [rate] * 12
+    assert rates("decoder") == [rate] * 18
+    # Five embeddings with two each, two and four in the heads: the paper's already.
+    assert rates("source_0") == [0.4] * 10
+    assert rates("classification_head", "displacement_head") == [0.4] * 6
+    assert rates("audio") == []
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest():
+    source = SourceConfig(4, (3,))
+    config = ModelConfig((source,), positions=4, dim=64, heads=2, feed_forward=64, dropout=0.4)
+    dropped = []
+
+    def note(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Dropout):
+            before, after = (np.asarray(array) for array in (args[0], out))
+            seen = after[before != 0] / before[before != 0]
+            np.testing.assert_allclose(seen[seen != 0], 1 / 0.6, rtol=1e-5)
+            dropped.append(np.mean(seen == 0))
+        return out
+
+    layer = EncoderLayer(config)
+    x = np.random.default_rng(0).normal(size=(4, 20, 64)).astype(np.float32)
+    params = layer.init(jax.random.key(0), x, None, False)
+    with nn.intercept_methods(note):
+        layer.apply(params, x, None, True, rngs={"dropout": jax.random.key(1)})
+    assert len(dropped) == 3 and dropped == pytest.approx([0.4] * 3, abs=0.03)

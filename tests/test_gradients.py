@@ -1,0 +1,152 @@
+"""Gradient accumulation: parts of a batch give what the whole gives, with less memory."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from astra_jax.defaults import paper
+from astra_jax.errors import UserError
+from astra_jax.model import ModelConfig, SourceConfig
+from astra_jax.training.gradients import make_gradients
+from astra_jax.training.loop import check_training
+from astra_jax.training.losses import LossConfig
+from astra_jax.training.state import (
+    TrainState,
+    abstract_params,
+    batch_sharding,
+    make_mesh,
+    make_train_step,
+    replicated,
+)
+
+MODEL = ModelConfig(
+    sources=(SourceConfig(4, (3,)),),
+    positions=4,
+    classes=2,
+    dim=8,
+    heads=1,
+    feed_forward=8,
+    encoder_layers=1,
+    decoder_layers=1,
+    dropout=0.0,
+    embedding_dropout=0.0,
+    head_dropout=0.0,
+    temporal_dropout=0.0,
+    temporal_switch=0.0,
+)
+LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=1)
+BY_TARGETS = dataclasses.replace(LOSS, displacement_normalization="targets")
+
+
+def batch(mesh, clips=32):
+    """A batch whose clips differ much in their number of displacement targets."""
+    rng = np.random.default_rng(0)
+    targets = (clips, 4, 3)
+    share = np.linspace(0, 1, clips)[:, None, None]
+    arrays = {
+        "features": (rng.normal(size=(clips, 4, 3)).astype(np.float32),),
+        "log_mel": None,
+        "class_targets": (rng.random(targets) < 0.3).astype(np.float32),
+        "displacements": rng.normal(size=targets).astype(np.float32),
+        "displacement_mask": rng.random(targets) < share,
+    }
+    return jax.device_put(arrays, batch_sharding(mesh))
+
+
+def random_params(model, sharding):
+    """Drawn by NumPy: compiling the model's own start takes longer than these tests."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(0.3 * rng.normal(size=leaf.shape).astype(np.float32), sharding),
+        abstract_params(model, sharding),
+    )
+
+
+@functools.cache
+def compiled(parts, loss=LOSS, model=MODEL, devices=8, clips=32):
+    """The compiled gradients, and what they are computed of."""
+    mesh = make_mesh(jax.devices()[:devices])
+    everywhere = replicated(mesh)
+    of = jax.jit(make_gradients(model, loss, mesh, parts), out_shardings=everywhere)
+    arguments = (random_params(model, everywhere), batch(mesh, clips), jax.random.key(7))
+    return quickly_compiled(of, *arguments), arguments
+
+
+def quickly_compiled(function, *arguments):
+    """Compiled for a program that runs once."""
+    options = {"xla_backend_optimization_level": 0}
+    return function.lower(*arguments).compile(compiler_options=options)
+
+
+@functools.cache
+def compiled_step():
+    """A compiled step in four parts over eight devices, plain gradient descent at rate 1."""
+    mesh, optimizer = make_mesh(), optax.sgd(1.0)
+    everywhere = replicated(mesh)
+    params = random_params(MODEL, everywhere)
+    state = TrainState(np.int32(0), params, optimizer.init(params), np.zeros(3, np.float32))
+    arguments = jax.device_put(state, everywhere), batch(mesh)
+    step = make_train_step(MODEL, BY_TARGETS, optimizer, 10, 0, mesh, accumulation_steps=4)
+    return quickly_compiled(step, *arguments), arguments
+
+
+def assert_close(tree, expected):
+    """Within 1e-6 of the largest entry of all."""
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    assert largest > 0.1
+    for ours, theirs in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(1, largest))
+
+
+def test_a_step_in_parts_over_eight_devices_is_the_step_of_the_whole_batch():
+    """Also where the parts have unequal shares of the targets that displacements are divided by."""
+    assert jax.device_count() == 8
+    whole, (params, clips, key) = compiled(1, BY_TARGETS)
+    gradients, values = whole(params, clips, key)
+    expected = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, gradients)
+    step, arguments = compiled_step()
+    state, found = step(*arguments)
+    np.testing.assert_allclose(found, values, rtol=1e-5)
+    assert_close(jax.device_get(state.params), expected)
+
+
+def test_no_clip_moves_to_another_device():
+    program = compiled_step()[0].as_text()
+    assert "all-reduce" in program  # the gradients are summed over the devices
+    for moving in ("all-gather", "all-to-all", "collective-permute"):
+        assert moving not in program
+
+
+def test_a_batch_in_parts_gives_the_same_gradients_with_less_memory():
+    whole, arguments = compiled(1, devices=1, clips=512)
+    in_parts, _ = compiled(8, devices=1, clips=512)
+    sizes = [of.memory_analysis().temp_size_in_bytes for of in (in_parts, whole)]
+    assert sizes[0] < 0.4 * sizes[1]
+    assert_close(in_parts(*arguments), whole(*arguments))
+
+
+def test_the_parts_draw_dropout_from_keys_of_their_own():
+    model = dataclasses.replace(MODEL, dropout=0.5)
+    in_parts, (params, clips, key) = compiled(2, model=model, devices=1, clips=2)
+    same = jax.tree.map(lambda array: np.repeat(np.asarray(array)[:1], 2, axis=0), clips)
+    one, _ = compiled(1, model=model, devices=1, clips=1)
+    first, second = (
+        one(params, jax.tree.map(lambda array: array[:1], same), jax.random.fold_in(key, part))[1]
+        for part in range(2)
+    )
+    assert abs(first[0] - second[0]) > 1e-3
+    np.testing.assert_allclose(in_parts(params, same, key)[1], (first + second) / 2, rtol=1e-5)
+
+
+def test_a_batch_that_its_parts_cannot_share_is_named():
+    config = paper()
+    config.training.update(batch_size=16, accumulation_steps=2)
+    check_training(config, devices=8)
+    config.training.accumulation_steps = 3
+    with pytest.raises(UserError, match=r"in 3 parts .*choose a multiple of 24") as error:
+        check_training(config, devices=8)
+    assert "\n" not in str(error.value)

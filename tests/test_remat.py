@@ -1,0 +1,119 @@
+"""Rematerialisation: the same model and the same training, with less memory."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_full_size import random_batch
+
+from astra_jax.defaults import paper
+from astra_jax.model import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.transformer import Decoder, Encoder
+from astra_jax.model.vggish import VGGish
+from astra_jax.training.gradients import make_gradients
+from astra_jax.training.losses import LossConfig
+from astra_jax.training.state import abstract_params, make_mesh, replicated
+
+MODEL = ModelConfig(
+    sources=(SourceConfig(16, (3,)),),
+    positions=64,
+    audio=AudioConfig(frames=64, mels=16, segment_frames=16, channels=(16,) * 6, hidden=8),
+    dim=8,
+    heads=2,
+    feed_forward=32,
+    encoder_layers=3,
+    decoder_layers=2,
+    hierarchical=False,
+    dropout=0.3,
+)
+AGAIN = dataclasses.replace(MODEL, remat=True)
+
+
+def inputs_of(part):
+    rng = np.random.default_rng(2)
+    if part is VGGish:
+        return (rng.normal(size=(8, 16, 16)).astype(np.float32),)
+    tokens = rng.normal(size=(8, 64, 8)).astype(np.float32)
+    return ((tokens,) if part is Encoder else tokens), None, True
+
+
+def loss_of(part, config):
+    """A sum over the outputs of one part of the model in training, and the outputs."""
+
+    def loss(params):
+        rngs = {"dropout": jax.random.key(1)}
+        out = part(config).apply({"params": params}, *inputs_of(part), rngs=rngs)
+        return jnp.sum(jnp.square(out)), out
+
+    return loss
+
+
+def start(part, config, key):
+    return part(config).init(key, *inputs_of(part))["params"]
+
+
+def random_params(part):
+    shapes = jax.eval_shape(lambda key: start(part, MODEL, key), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def compiled(function, *arguments):
+    """Compiled for a program that runs once."""
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+
+
+@pytest.mark.parametrize("part", [Encoder, Decoder, VGGish])
+def test_less_is_kept_for_the_backward_pass(part):
+    """Counted before XLA: its CPU compiler computes again, but too early to save memory."""
+
+    def kept(config):
+        loss = loss_of(part, config)
+        backward = jax.eval_shape(
+            lambda p: jax.vjp(lambda p: loss(p)[0], p)[1], random_params(part)
+        )
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+
+    assert kept(AGAIN) < 0.4 * kept(MODEL)
+
+
+@pytest.mark.parametrize("part", [Encoder, Decoder, VGGish])
+def test_outputs_and_gradients_are_the_same(part):
+    """With dropout: the backward pass draws it as the forward pass did."""
+    params = random_params(part)
+    kept, again = (
+        compiled(jax.value_and_grad(loss_of(part, config), has_aux=True), params)
+        for config in (MODEL, AGAIN)
+    )
+    ((_, expected), gradients), ((_, out), found) = kept(params), again(params)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients))
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(gradients), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize("part", [Encoder, VGGish])
+def test_the_parameters_and_their_start_are_the_same(part):
+    key = jax.random.key(0)
+    one_layer = (dataclasses.replace(config, encoder_layers=1) for config in (MODEL, AGAIN))
+    first, second = (
+        compiled(lambda key, c=config: start(part, c, key), key)(key) for config in one_layer
+    )
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for ours, theirs in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_papers_model_at_its_real_size_takes_remat_in_parts():
+    config = paper()
+    config.model.remat = True
+    model, loss = ModelConfig.from_config(config), LossConfig.from_config(config)
+    mesh = make_mesh(jax.devices()[:1])
+    gradients = make_gradients(model, loss, mesh, parts=2)
+    params = abstract_params(model, replicated(mesh))
+    arguments = (params, random_batch(model, clips=2), jax.random.key(0))
+    found, _ = jax.eval_shape(gradients, *arguments)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, params)
