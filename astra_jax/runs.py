@@ -13,29 +13,29 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from astra_jax import memory, provenance
 from astra_jax.checks import check
 from astra_jax.configuration import differences, from_json, override, to_json
 from astra_jax.data import normalization
-from astra_jax.data.normalization import Normalizations, normalized
-from astra_jax.data.pipeline import TrainingStream
-from astra_jax.data.simulation import SimulationSpec, write_matches
-from astra_jax.data.soccernet import (
-    DataSpec,
-    Half,
-    check_roots,
-    index_halves,
-    load_split,
-    read_raw_annotations,
-)
+from astra_jax.data.normalization import normalized
+from astra_jax.data.soccernet import DataSpec, Half, check_roots, index_halves
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
-from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.model import ASTRA
+from astra_jax.preparation import (
+    Prepared,
+    check_config,
+    labels_of,
+    matches_of,
+    model_of,
+    normalizations_of,
+    prepare,
+)
 from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.loop import Trainer, Validate, check_training
-from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 _log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ _MOVABLE = ("root", "labels_root", "features_root", "audio_root", "workers")
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
-    Writes `config.json`, `checkpoints/`, `metrics.jsonl` and at the end `summary.json`, whose
-    content it returns.
+    Writes `config.json`, `provenance.json`, `checkpoints/`, `metrics.jsonl` and at the end
+    `summary.json`, whose content it returns.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
@@ -57,55 +57,61 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
-    check(config)
-    check_training(config, jax.device_count())
-    suppression_of(config)
-    learning_rate_schedule(config, steps_per_epoch=1)
+    check_config(config)
     _check_same_run(config, workdir)
-    if config.simulation is not None and config.data.root is None:
-        config.data.root = str((workdir / "matches").absolute())
-    spec = DataSpec.from_config(config.data)
-    model_config = model_of(config)
-    _prepare_simulation(config)
-    check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
-    halves = index_halves(spec, _matches(config, "train"))
-    normalizations = _normalizations(workdir, halves)
-    stream = TrainingStream(normalized(halves, normalizations), config)
-    validate = _validator(config, model_config, spec, normalizations)
-    trainer = Trainer(config, model_config, stream, workdir, validate)
-    summary_file = workdir / "summary.json"
-    if trainer.progress.finished:
-        _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        if (summary := _read_summary(summary_file)) is not None:
-            trainer.checkpoints.close()
-            return summary
-    else:
+    prepared = prepare(config, workdir)
+    with memory.shortage(memory.TRAINING):
+        trainer = Trainer(
+            config, prepared.model_config, prepared.stream, workdir, _validator(prepared)
+        )
+        summary_file = workdir / "summary.json"
+        if trainer.progress.finished:
+            _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
+            if (summary := _read_summary(summary_file)) is not None:
+                trainer.checkpoints.close()
+                return summary
+        _begin(trainer, prepared)
+        trainer.run()
+    summary = _summary(trainer)
+    if jax.process_index() == 0:
+        write_atomically(summary_file, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _begin(trainer: Trainer, prepared: Prepared) -> None:
+    """Says what is trained, and writes down what it is trained with."""
+    workdir, config = trainer.workdir, prepared.config
+    if not trainer.progress.finished:
         _log.info(
             "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
             workdir,
             f"{trainer.parameters:,}",
-            len(halves) // 2,
-            stream.steps_per_epoch * config.training.batch_size,
+            len(prepared.halves) // 2,
+            prepared.stream.steps_per_epoch * config.training.batch_size,
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
-    if jax.process_index() == 0:
-        write_atomically(workdir / "config.json", to_json(config))
-        normalization.save(workdir / normalization.FILE_NAME, normalizations)
-    progress = trainer.run()
-    summary = {
+    if jax.process_index() != 0:
+        return
+    write_atomically(workdir / "config.json", to_json(config))
+    normalization.save(workdir / normalization.FILE_NAME, prepared.normalizations)
+    if not trainer.progress.finished:
+        data = provenance.fingerprint(prepared.data_halves)
+        provenance.add_start(workdir, data, step=int(trainer.state.step))
+
+
+def _summary(trainer: Trainer) -> dict[str, Any]:
+    progress = trainer.progress
+    return {
         "best_epoch": progress.best_epoch,
         "best_validation_tight": progress.best_score,
         "steps": int(trainer.state.step),
-        "epochs": int(trainer.state.step) // stream.steps_per_epoch,
+        "epochs": int(trainer.state.step) // trainer.stream.steps_per_epoch,
         "parameters": trainer.parameters,
         "seconds": round(progress.seconds, 1),
         "devices": jax.device_count(),
         "device_kind": jax.devices()[0].device_kind,
     }
-    if jax.process_index() == 0:
-        write_atomically(summary_file, json.dumps(summary, indent=1) + "\n")
-    return summary
 
 
 def evaluate(
@@ -116,7 +122,7 @@ def evaluate(
     Args:
         workdir: of a training run.
         split: a name in `config.data.splits`, or a text file of matches.
-        out: gets `results/`, `results.zip` and `metrics.json`.
+        out: gets `results/`, `results.zip`, `metrics.json` and `provenance.json`.
         overrides: `--config.KEY=VALUE`, where the data lie elsewhere now.
 
     Returns:
@@ -131,16 +137,17 @@ def evaluate(
     spec = DataSpec.from_config(config.data)
     model_config = model_of(config)
     check_roots(spec, labelled=False)
-    matches = _matches(config, split)
+    matches = matches_of(config, split)
     halves = index_halves(spec, matches, labelled=False)
-    labels = _labels(spec, matches)
+    labels = labels_of(spec, matches)
     abstract = abstract_params(model_config, replicated(make_mesh()))
     with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
         step, params = checkpoints.restore_best(abstract)
-    halves = normalized(halves, _normalizations(workdir, ()))
+    halves = normalized(halves, normalizations_of(workdir, ()))
     started = time.monotonic()
-    predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
-    predictions = predict_matches(predictor, halves, spec.classes)
+    with memory.shortage(memory.EVALUATION):
+        predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
+        predictions = predict_matches(predictor, halves, spec.classes)
     _log.info(
         "%d match(es) predicted in %.1f s with the best checkpoint (step %d)",
         len(matches),
@@ -156,15 +163,11 @@ def evaluate(
         write_results(out, predictions)
         # Scores never lie beside results that they aren't of.
         (out / "metrics.json").unlink(missing_ok=True)
+        data = provenance.fingerprint(halves)
+        provenance.write(out, data, workdir=str(workdir), step=step, split=split)
         if blocks is not None:
             write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
     return blocks
-
-
-def model_of(config: ConfigDict) -> ModelConfig:
-    """The model of a run; computes in bfloat16 on GPU and TPU unless the config says otherwise."""
-    on_cpu = jax.default_backend() == "cpu"
-    return ModelConfig.from_config(config, default_dtype="float32" if on_cpu else "bfloat16")
 
 
 def predict_matches(
@@ -204,56 +207,27 @@ def _host_copy(params: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
 
 
-def _normalizations(workdir: Path, halves: Sequence[Half]) -> Normalizations:
-    """Those of the run in `workdir`; measured on the training `halves` where there are none."""
-    path = workdir.expanduser() / normalization.FILE_NAME
-    if halves and not path.exists():
-        return normalization.measure(halves)
-    return normalization.load(path)
-
-
-def _validator(
-    config: ConfigDict, model_config: ModelConfig, spec: DataSpec, normalizations: Normalizations
-) -> Validate | None:
+def _validator(prepared: Prepared) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
-    if not config.data.splits.get("valid"):
+    validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
+    if validation is None:
         return None
-    matches = _matches(config, "valid")
-    halves = normalized(index_halves(spec, matches), normalizations)
-    labels = _labels(spec, matches)
-    if labels is None:
-        raise UserError("config.data.splits.valid: its matches have no labels to validate with")
     predictor: Predictor | None = None
 
     def validate(params: Any) -> dict[str, float]:
         nonlocal predictor
-        params = _host_copy(params)
-        if predictor is None:
-            predictor = Predictor(config, ASTRA(model_config), params)
-        else:
-            predictor.replace_params(params)
-        predictions = predict_matches(predictor, halves, spec.classes)
-        blocks = average_maps(labels, predictions, ("tight", "loose"), spec.classes)
+        with memory.shortage(memory.EVALUATION):
+            params = _host_copy(params)
+            if predictor is None:
+                predictor = Predictor(config, ASTRA(prepared.model_config), params)
+            else:
+                predictor.replace_params(params)
+            predictions = predict_matches(predictor, validation.halves, classes)
+        blocks = average_maps(validation.labels, predictions, ("tight", "loose"), classes)
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
 
     return validate
-
-
-def _matches(config: ConfigDict, split: str) -> tuple[str, ...]:
-    # As a dict: a ConfigDict would take the dot of a file's name for a path of keys.
-    name = config.data.splits.to_dict().get(split, split)
-    if not name:
-        raise UserError(f"data.splits.{split}: names no list of matches; set it")
-    return load_split(name, config.data.labels_root or config.data.root)
-
-
-def _labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:
-    """The annotations that the metric reads; None where no match has any."""
-    paths = {match: spec.labels_root / match / spec.labels_file for match in matches}
-    if not any(path.is_file() for path in paths.values()):
-        return None
-    return {match: read_raw_annotations(path) for match, path in paths.items()}
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:
@@ -263,16 +237,6 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return summary if isinstance(summary, dict) else None
-
-
-def _prepare_simulation(config: ConfigDict) -> None:
-    """Writes the simulated matches of a demo run where the config asks for them."""
-    if config.simulation is None:
-        return
-    if jax.process_index() == 0:
-        write_matches(Path(config.data.root), SimulationSpec.from_config(config.simulation))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("simulated matches are written")
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:

@@ -108,6 +108,7 @@ def test_nothing_else_lies_in_the_folder(run):
     assert names == {
         "config.json",
         "normalization.json",
+        "provenance.json",
         "checkpoints",
         "metrics.jsonl",
         "summary.json",
@@ -188,7 +189,8 @@ def test_a_split_without_labels_gets_predictions_and_no_scores(run, tmp_path, ca
         assert runs.evaluate(run.workdir, str(tmp_path / "list.txt"), out, overrides) is None
     assert "no labels" in caplog.text
     assert (out / "results" / match / "results_spotting.json").is_file()
-    assert {path.name for path in out.iterdir()} == {"results", "results.zip"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {"results", "results.zip", "provenance.json"}
 
 
 def test_a_file_of_matches_may_begin_like_a_split(run, tmp_path):
