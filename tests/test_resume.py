@@ -115,6 +115,9 @@ def test_a_killed_run_ends_bit_by_bit_as_the_one_that_ran_through(root, tmp_path
     assert any("nu_max" in name for name in expected)
     assert [name for name in expected if expected[name].tobytes() != found[name].tobytes()] == []
     assert epochs(killed) == epochs(whole) and len(epochs(whole)) == 3
+    starts = json.loads((killed / "provenance.json").read_text())["starts"]
+    assert [start["step"] for start in starts][:2] == [0, checkpoint] and len(starts) == 3
+    assert len({start["data"] for start in starts}) == 1
     # A model that dropout and mixing passed by would make the comparison idle.
     assert epochs(whole)[0]["loss"] > 0
 

@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
@@ -174,6 +175,24 @@ def test_astra_score_gives_the_numbers_of_the_evaluation(run, tmp_path, capsys, 
     assert main(["score", *arguments, "--metric", *METRICS]) == 0
     assert json.loads(scores.read_text()) == run.blocks
     assert f"{100 * run.blocks['tight']['a_mAP']:.2f}" in capsys.readouterr().out
+
+
+def test_provenance_tells_of_the_start_and_of_what_was_evaluated(run):
+    (start,) = json.loads((run.workdir / "provenance.json").read_text())["starts"]
+    assert start["step"] == 0 and start["data"].startswith("sha256:")
+    evaluation = json.loads((run.out / "provenance.json").read_text())
+    assert (evaluation["workdir"], evaluation["split"]) == (str(run.workdir), "test")
+    assert evaluation["step"] == 3 * run.summary["best_epoch"]
+
+
+def test_an_evaluation_without_memory_names_the_key(run, tmp_path, monkeypatch):
+    def spots(*args: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(runs.Predictor, "spots", spots)
+    with refused("out of memory", "inference.batch_size"):
+        runs.evaluate(run.workdir, "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_without_labels_gets_predictions_and_no_scores(run, tmp_path, caplog):
