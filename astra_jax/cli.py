@@ -1,20 +1,32 @@
 """The `astra` command: one subcommand a tool."""
 
 import argparse
+import errno
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
-from astra_jax.errors import UserError
+from astra_jax.errors import Interrupted, UserError
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, Block, average_maps
 from astra_jax.files import write_atomically
 from astra_jax.spotting.results import read_predictions
 
 LABELS_FILE = "Labels-v2.json"
+
+_GOES_ON = "a training goes on when the same command is given again"
+_MENDS = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "free some space, then give the same command again",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "give yourself the right to it, or choose another folder",
+    errno.EPERM: "give yourself the right to it, or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 _SUBSET_TITLES = ("all", "visible", "not shown")
 
@@ -46,10 +58,15 @@ def run_command(command: Callable[[], None]) -> int:
         # A full disk, a folder without rights, a name that is too long: not ours to mend.
         if error.filename is None or error.strerror is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        mend = _MENDS.get(error.errno or 0, "mend it")
+        print(f"error: {error.filename}: {error.strerror}; {mend}", file=sys.stderr)
         return 2
+    except Interrupted as end:
+        saved = "" if end.saved_step is None else f" behind step {end.saved_step:,}, which is saved"
+        print(f"ended by {signal.Signals(end.signal).name}{saved}; {_GOES_ON}", file=sys.stderr)
+        return 128 + end.signal
     except KeyboardInterrupt:
-        print("interrupted; a training goes on when the same command is run again", file=sys.stderr)
+        print(f"interrupted; {_GOES_ON}", file=sys.stderr)
         return 130
     return 0
 

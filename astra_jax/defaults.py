@@ -52,6 +52,8 @@ def paper() -> ConfigDict:
             "patience_epochs": 15,  # without a better or equal validation score
             "average_decay": 0.0,  # of the moving average of weights that predicts; 0: none
             "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
+            # Steps without finite loss and gradients are skipped; so many in a row end the run.
+            "most_skipped_steps": 10,
         }
     )
     config.inference = _inference()

@@ -16,6 +16,7 @@ from astra_jax import memory
 from astra_jax.data.pipeline import put_batch
 from astra_jax.data.simulation import SPEC_FILE, SimulationSpec, write_matches
 from astra_jax.preparation import Prepared, check_config, prepare
+from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer
 from astra_jax.training.state import batch_sharding
 
@@ -66,8 +67,8 @@ def measure(config: ConfigDict, workdir: Path) -> DryRun:
         _simulate(config, workdir.expanduser(), Path(folder) / "matches")
         prepared = prepare(config, Path(folder))
         run = Path(folder) / "run"
-        trainer = Trainer(config, prepared.model_config, prepared.stream, run, validate=None)
-        with contextlib.closing(trainer.checkpoints):
+        trainer = Trainer(config, prepared.model_config, prepared.stream, run, None, Interruption())
+        with trainer.closing():
             return _measured(trainer, prepared)
 
 

@@ -1,4 +1,4 @@
-"""The one exception a user may see."""
+"""How a command ends before its end: a fault that the user can mend, or a signal."""
 
 
 class UserError(Exception):
@@ -7,3 +7,14 @@ class UserError(Exception):
     The message is one line: what is wrong, where (file, match or config key) and how to
     mend it. The command lines print it without a traceback and exit with code 2.
     """
+
+
+class Interrupted(BaseException):
+    """A signal, by its number, ended the command: no fault, so no handler of faults takes it.
+
+    `saved_step`: the step behind which the run can go on, None where nothing new was saved.
+    """
+
+    def __init__(self, signal: int, saved_step: int | None = None) -> None:
+        super().__init__(signal, saved_step)
+        self.signal, self.saved_step = signal, saved_step

@@ -70,19 +70,39 @@ def speaks() -> bool:
 def messages() -> Iterator[None]:
     """The package's messages as plain lines on stderr, once for all processes.
 
-    The chatter of Orbax and Grain about their own business is left out, their errors are not.
+    What Orbax and Grain say of their own business is left out: an error of theirs that matters is
+    raised, but some of their threads tell of it as well, once a file.
     """
-    ours, absl = logging.getLogger("astra_jax"), logging.getLogger("absl")
+    ours = logging.getLogger("astra_jax")
     handler = logging.StreamHandler(sys.stderr)
-    before = (ours.level, ours.propagate, absl.level)
+    before = ours.level, ours.propagate
+    # To the end of the process: their threads outlive what they are at.
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     ours.addHandler(handler)
     # A library may have given the root logger a handler of its own.
     ours.propagate = False
     accelerators.warn_of_unused()
     ours.setLevel(logging.INFO if speaks() else logging.ERROR)
-    absl.setLevel(logging.ERROR)
+    try:
+        with _without_closed_loops():
+            yield
+    finally:
+        ours.removeHandler(handler)
+        ours.level, ours.propagate = before
+
+
+@contextlib.contextmanager
+def _without_closed_loops() -> Iterator[None]:
+    """Leaves out what TensorStore's threads say when a failed write has ended their event loop."""
+    before = sys.unraisablehook
+
+    def show(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = show
     try:
         yield
     finally:
-        ours.removeHandler(handler)
-        ours.level, ours.propagate, absl.level = before
+        sys.unraisablehook = before

@@ -4,6 +4,8 @@ Nothing of JAX is imported here: a list of runs takes no seconds.
 """
 
 import json
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -115,13 +117,14 @@ def difference_table(found: dict[str, list[Any]], first: str, second: str) -> st
 
 
 def _folders(folder: Path, levels: int) -> Iterator[Path]:
-    if (folder / "config.json").is_file() and any((folder / part).exists() for part in _PARTS):
-        yield folder
-        return
     try:
-        below = sorted(path for path in folder.iterdir() if path.is_dir())
+        names = {path.name: path.is_dir() for path in folder.iterdir()}
     except OSError:  # not ours to read
         return
+    if "config.json" in names and any(part in names for part in _PARTS):
+        yield folder
+        return
+    below = sorted(folder / name for name, is_folder in names.items() if is_folder)
     for path in below if levels else ():
         yield from _folders(path, levels - 1)
 
@@ -184,9 +187,26 @@ def _state(folder: Path, config: dict[str, Any], last: dict[str, Any], finished:
     total = ""
     if last.get("epoch") and isinstance(epochs, int):
         total = f" of {last['step'] // last['epoch'] * epochs}"
-    # A run that was killed leaves its lock behind.
-    word = "running or killed" if (folder / "run.lock").exists() else "stopped"
-    return f"{word} at step {step}{total}"
+    return f"{_at_work(folder / 'run.lock')} at step {step}{total}"
+
+
+def _at_work(lock: Path) -> str:
+    """Whether the process that wrote a run's lock is alive: a killed one leaves its lock behind."""
+    if not lock.exists():
+        return "stopped"
+    try:
+        holder = json.loads(lock.read_text(encoding="utf-8"))
+        host, process = holder["host"], holder["process"]
+        if host != socket.gethostname() or not isinstance(process, int) or process < 1:
+            return "running or killed"
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return "killed"
+    except PermissionError:  # alive, and somebody else's
+        return "running"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return "running or killed"
+    return "running"
 
 
 def _scores(folder: Path, run: Run) -> Iterator[tuple[str, dict[str, float]]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from astra_jax import memory, provenance
@@ -18,10 +17,11 @@ from astra_jax.checks import check
 from astra_jax.configuration import differences, from_json, override, to_json
 from astra_jax.data import normalization
 from astra_jax.data.normalization import normalized
-from astra_jax.data.soccernet import DataSpec, Half, check_roots, index_halves
+from astra_jax.data.soccernet import DataSpec, check_roots, index_halves
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
+from astra_jax.lock import locked
 from astra_jax.model import ASTRA
 from astra_jax.preparation import (
     Prepared,
@@ -33,15 +33,25 @@ from astra_jax.preparation import (
     prepare,
 )
 from astra_jax.spotting.inference import Predictor, suppression_of
-from astra_jax.spotting.results import Prediction, spots_to_predictions, write_results
+from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.results import write_results
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 _log = logging.getLogger(__name__)
 
-# What may differ between a run and its continuation: where the data lie, how they are loaded.
-_MOVABLE = ("root", "labels_root", "features_root", "audio_root", "workers")
+# What may differ between a run and its continuation: where the data lie, how they are loaded, how
+# many windows are predicted at a time.
+_MOVABLE = (
+    "data.root",
+    "data.labels_root",
+    "data.features_root",
+    "data.audio_root",
+    "data.workers",
+    "inference.batch_size",
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -59,41 +69,55 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
     _check_same_run(config, workdir)
+    interruption = Interruption()
+    # One process speaks for all: the others wait for it wherever they meet.
+    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+    with interruption.watched(), lock:
+        return _train(config, workdir, interruption)
+
+
+def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
+    """`train` in a folder that is ours."""
     prepared = prepare(config, workdir)
+    validate = _validator(prepared, interruption)
     with memory.shortage(memory.TRAINING):
         trainer = Trainer(
-            config, prepared.model_config, prepared.stream, workdir, _validator(prepared)
+            config, prepared.model_config, prepared.stream, workdir, validate, interruption
         )
-        summary_file = workdir / "summary.json"
-        if trainer.progress.finished:
-            _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-            if (summary := _read_summary(summary_file)) is not None:
-                trainer.checkpoints.close()
-                return summary
-        _begin(trainer, prepared)
-        trainer.run()
-    summary = _summary(trainer)
-    if jax.process_index() == 0:
-        write_atomically(summary_file, json.dumps(summary, indent=1) + "\n")
-    return summary
+        with trainer.closing():
+            return _run(trainer, prepared)
 
 
-def _begin(trainer: Trainer, prepared: Prepared) -> None:
-    """Says what is trained, and writes down what it is trained with."""
-    workdir, config = trainer.workdir, prepared.config
-    if not trainer.progress.finished:
+def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
+    """The run itself, and the files of its folder beside the trainer's own."""
+    workdir = trainer.workdir
+    if trainer.progress.finished:
+        _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
+        if (summary := _read_summary(workdir / "summary.json")) is not None:
+            return summary
+    else:
         _log.info(
             "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
             workdir,
             f"{trainer.parameters:,}",
             len(prepared.halves) // 2,
-            prepared.stream.steps_per_epoch * config.training.batch_size,
+            trainer.stream.steps_per_epoch * prepared.config.training.batch_size,
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
-    if jax.process_index() != 0:
-        return
-    write_atomically(workdir / "config.json", to_json(config))
+    if jax.process_index() == 0:
+        _write_down(trainer, prepared)
+    trainer.run()
+    summary = _summary(trainer)
+    if jax.process_index() == 0:
+        write_atomically(workdir / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _write_down(trainer: Trainer, prepared: Prepared) -> None:
+    """Config, normalisation and provenance, into the run's folder."""
+    workdir = trainer.workdir
+    write_atomically(workdir / "config.json", to_json(prepared.config))
     normalization.save(workdir / normalization.FILE_NAME, prepared.normalizations)
     if not trainer.progress.finished:
         data = provenance.fingerprint(prepared.data_halves)
@@ -170,44 +194,12 @@ def evaluate(
     return blocks
 
 
-def predict_matches(
-    predictor: Predictor, halves: Sequence[Half], classes: Sequence[str]
-) -> dict[str, list[Prediction]]:
-    """The spots of every match; with several processes each predicts its share of the halves."""
-    rate = predictor.config.clip.positions_per_second
-    own: dict[str, list[Prediction]] = {}
-    for half in halves[jax.process_index() :: jax.process_count()]:
-        spots = predictor.spots(half)
-        found = spots_to_predictions(spots, half.half, classes, rate)
-        own.setdefault(half.match, []).extend(found)
-    gathered = _gather(own)
-    return {
-        half.match: [spot for part in gathered for spot in part.get(half.match, [])]
-        for half in halves
-    }
-
-
-def _gather(part: dict[str, list[Prediction]]) -> list[dict[str, list[Prediction]]]:
-    """Every process's part, in their order."""
-    if jax.process_count() == 1:
-        return [part]
-    content = np.frombuffer(json.dumps(part).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array([len(content)]))
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: len(content)] = content
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        json.loads(row[: int(size)].tobytes())
-        for row, size in zip(rows, sizes.ravel(), strict=True)
-    ]
-
-
 def _host_copy(params: Any) -> Any:
     """Parameters as NumPy arrays; each process holds all of them."""
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
 
 
-def _validator(prepared: Prepared) -> Validate | None:
+def _validator(prepared: Prepared, interruption: Interruption) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
     validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
     if validation is None:
@@ -222,7 +214,7 @@ def _validator(prepared: Prepared) -> Validate | None:
                 predictor = Predictor(config, ASTRA(prepared.model_config), params)
             else:
                 predictor.replace_params(params)
-            predictions = predict_matches(predictor, validation.halves, classes)
+            predictions = predict_matches(predictor, validation.halves, classes, interruption.check)
         blocks = average_maps(validation.labels, predictions, ("tight", "loose"), classes)
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
@@ -244,8 +236,7 @@ def _check_same_run(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return
-    movable = [f"data.{name}" for name in _MOVABLE]
-    changed = [key for key in differences(config, from_json(path)) if key not in movable]
+    changed = [key for key in differences(config, from_json(path)) if key not in _MOVABLE]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "

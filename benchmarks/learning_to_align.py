@@ -55,7 +55,7 @@ def curve(config: ConfigDict, steps: int) -> list[float]:
     losses, means = [], []
     for batch in stream.batches(0, steps):
         state, values = step(state, put_batch(batch, batch_sharding(mesh)))
-        losses.append(values[1])
+        losses.append(values.losses[1])
         if len(losses) == EVERY:
             means.append(100 * float(np.mean(jax.device_get(losses))))
             losses = []

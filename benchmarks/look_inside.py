@@ -129,8 +129,8 @@ def look(
             curve += [loss] if values else []
             values = []
         if number < steps:
-            state, losses_now = step(state, put_batch(batch, batch_sharding(mesh)))
-            values.append(losses_now[1])
+            state, told = step(state, put_batch(batch, batch_sharding(mesh)))
+            values.append(told.losses[1])
     return [maps[0], maps[-1]], curve
 
 

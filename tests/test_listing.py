@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,10 +63,34 @@ def test_a_stopped_run_tells_how_far_it_came_and_its_best_epoch_so_far(tmp_path)
     assert (run.epochs, run.best_epoch, run.validation, run.seconds) == (3, 3, 0.5, 30.0)
 
 
-def test_a_run_with_a_lock_runs_or_was_killed(tmp_path):
-    (write_run(tmp_path / "a", epochs=2, finished=False) / "run.lock").write_text("{}")
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("host", "process", "word"),
+    [
+        (socket.gethostname(), os.getpid, "running"),
+        (socket.gethostname(), ended_process, "killed"),
+        ("elsewhere", os.getpid, "running or killed"),
+        (socket.gethostname(), lambda: "one", "running or killed"),
+    ],
+)
+def test_a_run_with_a_lock_runs_or_was_killed(tmp_path, host, process, word):
+    lock = write_run(tmp_path / "a", epochs=2, finished=False) / "run.lock"
+    lock.write_text(json.dumps({"host": host, "process": process()}))
     (run,) = find_runs(tmp_path)
-    assert run.state == "running or killed at step 6 of 12"
+    assert run.state == f"{word} at step 6 of 12" and run.damaged == []
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}"])
+def test_a_lock_that_says_nothing_is_no_damage(tmp_path, content):
+    folder = write_run(tmp_path / "a", epochs=2, finished=False)
+    (folder / "run.lock").write_text(content)
+    (run,) = find_runs(tmp_path)
+    assert run.state == "running or killed at step 6 of 12" and run.damaged == []
 
 
 def test_a_run_before_its_first_epoch_has_nothing_to_tell(tmp_path):

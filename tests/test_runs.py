@@ -366,6 +366,7 @@ def test_data_may_have_moved_and_be_loaded_otherwise(run, tmp_path):
     shutil.copytree(run.root, tmp_path / "moved")
     config = tiny_config(tmp_path / "moved")
     config.data.workers = 1
+    config.inference.batch_size = 8
     assert runs.train(config, run.workdir) == run.summary
 
 

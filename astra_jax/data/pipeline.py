@@ -60,6 +60,10 @@ class TrainingStream:
         """The plan of an epoch, counted from 0; the same in every process."""
         return self._loader.plan(epoch)
 
+    def describe(self, step: int) -> list[str]:
+        """The clips of batch `step` (from 0) in words, each once: match, half and start."""
+        return self._loader.describe(step)
+
     def batches(self, start_step: int, total_steps: int) -> Iterator[dict[str, Any]]:
         """Batches start_step, ..., total_steps - 1 (this process's slice of each), as NumPy arrays.
 
@@ -167,6 +171,14 @@ class _Loader:
         if self._mixup[0] == "none":
             return own
         return mix(own, self._clip(epoch, int(entry.partner[step, row])), float(entry.lam[step]))
+
+    def describe(self, step: int) -> list[str]:
+        epoch, step = divmod(step, self.steps_per_epoch)
+        entry = self.plan(epoch)
+        where = _cached_clips(self, epoch if self._random_starts else 0)[1]
+        clips = dict.fromkeys([*entry.own[step].tolist(), *entry.partner[step].tolist()])
+        named = ((self._halves[where[clip][0]], where[clip][1]) for clip in clips)
+        return [f"{half.match} half {half.half} at {start:g} s" for half, start in named]
 
     def _clip(self, epoch: int, clip: int) -> dict[str, Any]:
         half, start = _cached_clips(self, epoch if self._random_starts else 0)[1][clip]

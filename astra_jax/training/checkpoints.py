@@ -1,5 +1,10 @@
 """Checkpoints of a run, by Orbax: the latest to go on from, the best to predict with."""
 
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +13,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from astra_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# What errors of Orbax and TensorStore, of several types, have in common.
+_DISK_REASONS = tuple(
+    os.strerror(code)
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+)
 
 
 class Checkpoints:
@@ -29,50 +42,58 @@ class Checkpoints:
         return self._latest.latest_step()
 
     def save_latest(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Saves the state after `step` steps, unless it is there already."""
-        if step in self._latest.all_steps():
-            return
-        self._latest.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-            ),
+        """Saves the state after `step` steps, in the place of one that is there already."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
+        with self._saving():
+            # The end of an epoch whose validation was interrupted comes by here twice.
+            if step in self._latest.all_steps():
+                self._latest.wait_until_finished()
+                self._latest.delete(step)
+            self._latest.save(step, args=args)
 
     def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """State (placed as `abstract_state` says) and progress of the newest checkpoint.
+        """State (placed as `abstract_state` says) and progress of the newest readable checkpoint.
+
+        Newer ones that can't be read are deleted, and a message says so.
 
         Raises:
-            UserError: the checkpoint is of another model.
+            UserError: none can be read, or they are of another model.
         """
-        step = self.latest_step()
-        self._check_model(self._latest, step, "state", abstract_state)
-        try:
-            restored = self._latest.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract_state),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise _other_model(self._latest.directory, error) from error
-        return restored.state, restored.progress
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()
+        )
+        steps = sorted(self._latest.all_steps(), reverse=True)
+        errors: list[UserError] = []
+        for step in steps:
+            try:
+                restored = self._restore(self._latest, step, "state", abstract_state, args)
+            except UserError as error:
+                errors.append(error)
+                continue
+            for damaged in steps[: len(errors)]:
+                _log.warning("%s; going on from step %d", errors.pop(0), step)
+                self._latest.delete(damaged)
+            return restored.state, restored.progress
+        raise errors[0]
 
     def save_best(self, step: int, params: Any) -> None:
         """Saves the parameters as the best so far."""
         # A run that stopped between its best and its latest checkpoint comes by here again;
         # Orbax takes no step that isn't above the ones it has.
-        for other in self._best.all_steps():
-            if other >= step:
-                self._best.delete(other)
-        self._best.save(step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
+        args = ocp.args.Composite(params=ocp.args.StandardSave(params))
+        with self._saving():
+            for other in self._best.all_steps():
+                if other >= step:
+                    self._best.delete(other)
+            self._best.save(step, args=args)
 
     def restore_best(self, abstract_params: Any) -> tuple[int, Any]:
         """Step and parameters of the best checkpoint.
 
         Raises:
-            UserError: there is none yet, or it is of another model.
+            UserError: there is none yet, it can't be read, or it is of another model.
         """
         step = self._best.latest_step()
         if step is None:
@@ -80,35 +101,77 @@ class Checkpoints:
                 f"{self._best.directory}: no checkpoint yet: train first, at least until the "
                 "first validation"
             )
-        self._check_model(self._best, step, "params", abstract_params)
-        try:
-            restored = self._best.restore(
-                step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise _other_model(self._best.directory, error) from error
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
+        restored = self._restore(self._best, step, "params", abstract_params, args)
         return step, restored.params
 
-    def _check_model(
-        self, manager: ocp.CheckpointManager, step: int | None, item: str, abstract: Any
-    ) -> None:
-        """Compares names and shapes: Orbax leaves tracebacks of its threads when it finds out."""
-        with ocp.StandardCheckpointer() as checkpointer:
-            folder = manager.directory / str(step) / item
-            stored = _shapes(checkpointer.metadata(folder).item_metadata.tree)
-        ours = _shapes(abstract)
-        for name in sorted(stored.keys() | ours.keys()):
-            if stored.get(name) != ours.get(name):
-                shapes = (
-                    f"{name} is {_shape(stored, name)} there, {_shape(ours, name)} in the config"
-                )
-                raise _other_model(manager.directory, ValueError(shapes))
+    def _restore(
+        self,
+        manager: ocp.CheckpointManager,
+        step: int,
+        item: str,
+        abstract: Any,
+        args: ocp.args.Composite,
+    ) -> Any:
+        """What the checkpoint of `step` holds; UserError where it can't be read or doesn't fit."""
+        folder = manager.directory / str(step)
+        try:
+            _check_model(folder / item, abstract)
+            return manager.restore(step, args=args)
+        except UserError:
+            raise
+        except Exception as error:  # whatever Orbax and TensorStore say of a damaged file
+            raise UserError(
+                f"{folder}: the checkpoint is damaged ({_words(error)}): restore it from a copy, "
+                "or train anew in another --workdir"
+            ) from error
+
+    def wait(self) -> None:
+        """Waits until all that was saved is on disk."""
+        with self._saving():
+            for manager in (self._best, self._latest):
+                manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """What the disk refuses becomes UserError; it may come up only at the next save."""
+        try:
+            yield
+        except Exception as error:
+            reasons = [reason for reason in _DISK_REASONS if reason in str(error)]
+            if not reasons:
+                raise
+            folder = self._latest.directory
+            steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+            left = f"that of step {max(steps)} is intact" if steps else "none is there yet"
+            raise UserError(
+                f"{folder.parent}: a checkpoint cannot be written ({reasons[0]}); {left}: mend "
+                "the disk, then give the same command again"
+            ) from error
 
     def close(self) -> None:
-        """Waits until all is on disk."""
+        """Waits until all is on disk, and ends Orbax's threads."""
+        self.wait()
         for manager in (self._best, self._latest):
-            manager.wait_until_finished()
             manager.close()
+
+
+def _check_model(folder: Any, abstract: Any) -> None:
+    """Compares names and shapes: Orbax leaves tracebacks of its threads when it finds out."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = _shapes(checkpointer.metadata(folder).item_metadata.tree)
+    ours = _shapes(abstract)
+    for name in sorted(stored.keys() | ours.keys()):
+        if stored.get(name) != ours.get(name):
+            raise UserError(
+                f"{folder.parent.parent}: the checkpoint is of another model ({name} is "
+                f"{_shape(stored, name)} there, {_shape(ours, name)} in the config): use the "
+                "config it was trained with, or another --workdir"
+            )
+
+
+def _words(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
@@ -141,11 +204,3 @@ def _key(part: Any) -> str:
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return str(shapes[name]) if name in shapes else "absent"
-
-
-def _other_model(directory: Any, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(
-        f"{directory}: the checkpoint is of another model ({reason}): use the config it was "
-        "trained with, or another --workdir"
-    )

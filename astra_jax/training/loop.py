@@ -3,26 +3,26 @@
 import contextlib
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from astra_jax.data.pipeline import TrainingStream, put_batch
-from astra_jax.errors import UserError
-from astra_jax.files import write_atomically
+from astra_jax.errors import Interrupted, UserError
+from astra_jax.files import append_line, write_atomically
 from astra_jax.model import ModelConfig
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.interruption import Interruption
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from astra_jax.training.state import (
+    StepValues,
     batch_sharding,
     init_state,
     make_mesh,
@@ -37,8 +37,12 @@ Validate = Callable[[Any], dict[str, float]]
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop remembers beside the state; kept in each latest checkpoint."""
+    """What the loop remembers beside the state; kept in each latest checkpoint.
 
+    `epochs`: those that have ended, their validation included.
+    """
+
+    epochs: int = 0
     best_score: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
@@ -49,7 +53,8 @@ class Trainer:
     """One run: its state, its step and its folder.
 
     `validate` is called with the parameters every `validate_every_epochs` epochs and after
-    the last one; None (no validation split) keeps the last epoch as the best.
+    the last one; None (no validation split) keeps the last epoch as the best. `interruption` is
+    asked behind each step; a validation that is interrupted is made up for on resuming.
     """
 
     def __init__(
@@ -59,9 +64,11 @@ class Trainer:
         stream: TrainingStream,
         workdir: Path,
         validate: Validate | None,
+        interruption: Interruption,
     ) -> None:
         check_training(config, jax.device_count())
         self.config, self.stream, self.workdir, self.validate = config, stream, workdir, validate
+        self.interruption = interruption
         self.mesh = make_mesh()
         optimizer = make_optimizer(config, stream.steps_per_epoch)
         self.schedule: optax.Schedule = learning_rate_schedule(config, stream.steps_per_epoch)
@@ -82,7 +89,8 @@ class Trainer:
             self.mesh,
             averaged=config.training.average_decay > 0,
         )
-        self._norm = jax.jit(optax.global_norm)
+        # An epoch in which nothing is learned ends the run, however few steps it has.
+        self._most_skipped = min(config.training.most_skipped_steps, stream.steps_per_epoch)
         self.progress = Progress()
         self.checkpoints = Checkpoints(workdir)
         try:
@@ -106,31 +114,32 @@ class Trainer:
 
     def run(self) -> Progress:
         """Trains to the end (or to the early stop) and returns how it went."""
-        spe = self.stream.steps_per_epoch
         start = int(self.state.step)
         self._started = time.monotonic() - self.progress.seconds
-        with self._checkpoints_closed():
-            if self.progress.finished:
-                return self.progress
-            with (
-                contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
-                self._progress_bar(start) as bar,
-            ):
-                for epoch in range(start // spe, self.config.training.epochs):
-                    self._train_epoch(epoch, batches, bar)
-                    self._end_epoch(epoch + 1, bar)
-                    if self.progress.finished:
-                        break
+        if self.progress.finished:
+            return self.progress
+        with (
+            contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
+            self._progress_bar(start) as bar,
+            self.interruption.deferred(),
+        ):
+            for epoch in range(self.progress.epochs, self.config.training.epochs):
+                self._train_epoch(epoch, batches, bar)
+                self._end_epoch(epoch + 1, bar)
+                if self.progress.finished:
+                    break
         return self.progress
 
     @contextlib.contextmanager
-    def _checkpoints_closed(self) -> Iterator[None]:
+    def closing(self) -> Iterator[None]:
+        """Closes the checkpoints in the end, however it comes."""
         try:
             yield
         except BaseException:
             # Closing waits for every process: one that failed alone would never end.
             if jax.process_count() == 1:
-                self.checkpoints.close()
+                with contextlib.suppress(UserError):  # a full disk's, which has been told
+                    self.checkpoints.close()
             raise
         self.checkpoints.close()
 
@@ -155,32 +164,40 @@ class Trainer:
             if previous is not None:
                 self._show(bar, epoch, step, previous)
             previous = values
+            if self.interruption.asked(step + 1):
+                self._show(bar, epoch, step + 1, values)
+                self._save_and_end()
             if every and (step + 1) % every == 0 and (step + 1) % spe:
-                self._check_finite(step + 1, values)
                 self._save_latest()
         if previous is not None:
             self._show(bar, epoch, (epoch + 1) * spe, previous)
-            self._check_finite((epoch + 1) * spe, previous)
 
-    def _check_finite(self, step: int, values: jax.Array) -> None:
-        """Raises UserError where `values`, of step `step` (from 1), or the parameters blew up.
-
-        Finite losses can leave parameters that are not: both are looked at before saving.
-        """
-        if not np.isfinite(values[0]) or not np.isfinite(self._norm(self.state.params)):
-            raise _diverged(step, self.workdir)
-
-    def _show(self, bar: tqdm, epoch: int, step: int, values: jax.Array) -> None:
-        # Reading the value of the step before waits for that one only.
-        loss = float(values[0])
-        if not math.isfinite(loss):
-            raise _diverged(step, self.workdir)
+    def _show(self, bar: tqdm, epoch: int, step: int, values: StepValues) -> None:
+        """Tells of step `step` (from 1); UserError where too many were skipped in a row."""
+        # Reading the values of the step before waits for that one only.
+        told = jax.device_get(values)
+        of_epoch, in_a_row, in_all = (int(count) for count in told.skipped)
+        if in_a_row >= self._most_skipped:
+            raise self._diverged(step, in_a_row)
+        if in_a_row and jax.process_index() == 0:
+            bar.write(f"step {step}: skipped, its loss or its gradients are no finite numbers")
         bar.update(step - bar.n)
         rate = bar.format_dict["rate"]
         clips = f"{rate * self.config.training.batch_size:.0f}" if rate else "?"
-        lr = float(self.schedule(step - 1))
+        lr = float(self.schedule(step - 1 - in_all))
+        skipped = f", {of_epoch} skipped" if of_epoch else ""
         bar.set_postfix_str(
-            f"epoch {epoch + 1}, loss {loss:.3f}, lr {lr:.1e}, {clips} clips/s", refresh=False
+            f"epoch {epoch + 1}, loss {float(told.losses[0]):.3f}{skipped}, lr {lr:.1e}, "
+            f"{clips} clips/s",
+            refresh=False,
+        )
+
+    def _diverged(self, step: int, in_a_row: int) -> UserError:
+        return UserError(
+            f"{self.workdir}: {in_a_row} steps in a row without a finite loss and gradients, the "
+            f"last one step {step} with the clips {'; '.join(self.stream.describe(step - 1))}: "
+            "check the features of these clips for huge values, or train with a lower "
+            "optimizer.learning_rate in another --workdir"
         )
 
     def _end_epoch(self, epoch: int, bar: tqdm) -> None:
@@ -189,7 +206,10 @@ class Trainer:
         last = epoch == training.epochs
         scores: dict[str, float] = {}
         if self.validate is not None and (last or epoch % training.validate_every_epochs == 0):
-            scores = self.validate(self.state.eval_params)
+            try:
+                scores = self.validate(self.state.eval_params)
+            except Interrupted:
+                self._save_and_end()
             best = self.progress.best_score
             if best is None or scores["score"] >= best:
                 self._keep_best(epoch, scores["score"])
@@ -197,7 +217,7 @@ class Trainer:
             last = last or stale >= training.patience_epochs
         elif self.validate is None and last:
             self._keep_best(epoch, None)
-        self.progress.finished = last
+        self.progress.finished, self.progress.epochs = last, epoch
         self.progress.seconds = time.monotonic() - self._started
         line = self._metrics_line(epoch, scores)
         if scores and jax.process_index() == 0:
@@ -207,8 +227,7 @@ class Trainer:
                 f"{self.progress.best_epoch})"
             )
         if jax.process_index() == 0:
-            with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self.workdir / "metrics.jsonl", json.dumps(line))
         self._save_latest()
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
@@ -220,10 +239,18 @@ class Trainer:
         progress = dataclasses.asdict(self.progress)
         self.checkpoints.save_latest(int(self.state.step), self.state, progress)
 
+    def _save_and_end(self) -> NoReturn:
+        """Ends the run by `Interrupted` when the state is on disk."""
+        self._save_latest()
+        self.checkpoints.wait()
+        raise self.interruption.error(int(self.state.step))
+
     def _metrics_line(self, epoch: int, scores: dict[str, float]) -> dict[str, Any]:
         step = epoch * self.stream.steps_per_epoch
+        skipped, _, skipped_in_all = (int(count) for count in self.state.skipped)
+        taken = self.stream.steps_per_epoch - skipped
         total, classification, displacement = (
-            float(value) / self.stream.steps_per_epoch for value in self.state.loss_sums
+            float(value) / taken for value in self.state.loss_sums
         )
         return {
             "epoch": epoch,
@@ -231,7 +258,8 @@ class Trainer:
             "loss": total,
             "classification_loss": classification,
             "displacement_loss": displacement,
-            "learning_rate": float(self.schedule(step - 1)),
+            "skipped_steps": skipped,
+            "learning_rate": float(self.schedule(step - 1 - skipped_in_all)),
             "validation": scores,
             "seconds": round(self.progress.seconds, 2),
         }
@@ -249,14 +277,6 @@ def check_training(config: ConfigDict, devices: int) -> None:
             f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
             f"over {devices} devices: choose a multiple of {devices}"
         )
-
-
-def _diverged(step: int, workdir: Path) -> UserError:
-    return UserError(
-        f"{workdir}: the loss or the weights were no finite numbers any more in step {step}: train "
-        "with a lower optimizer.learning_rate in another --workdir, and check the features for "
-        "huge values"
-    )
 
 
 def _truncate_metrics(path: Path, step: int) -> None:

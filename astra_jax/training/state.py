@@ -20,6 +20,7 @@ class TrainState:
     """Everything that training carries from step to step.
 
     `loss_sums`: total, classification and displacement loss summed over the epoch so far.
+    `skipped`: steps that changed nothing: in the epoch so far, in a row until now, in all.
     `average`: the moving average of the parameters, None where the run keeps none.
     """
 
@@ -27,12 +28,21 @@ class TrainState:
     params: Any
     optimizer: optax.OptState
     loss_sums: Float[Array, "3"]
+    skipped: Int[Array, "3"]
     average: Any = None
 
     @property
     def eval_params(self) -> Any:
         """What is validated, saved as best and predicts: the average, where there is one."""
         return self.params if self.average is None else self.average
+
+
+@flax.struct.dataclass
+class StepValues:
+    """What a step tells: total, classification and displacement loss; `TrainState.skipped`."""
+
+    losses: Float[Array, "3"]
+    skipped: Int[Array, "3"]
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -97,6 +107,7 @@ def init_state(
             params,
             optimizer.init(params),
             jnp.zeros(3, jnp.float32),
+            jnp.zeros(3, jnp.int32),
             # A copy of its own: the state is donated.
             jax.tree.map(jnp.copy, params) if averaged else None,
         )
@@ -112,8 +123,11 @@ def make_train_step(
     seed: int,
     mesh: Mesh,
     average_decay: float = 0.0,
-) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, Float[Array, "3"]]]:
-    """The jitted step: (state, batch) to (next state, total, classification, displacement loss).
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, StepValues]]:
+    """The jitted step: (state, batch) to (next state, what the step tells).
+
+    A step whose loss, gradients or new parameters are not finite is skipped: parameters,
+    optimiser and average stay as they were, and the learning rate's count with them.
 
     The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
     repeats itself after a resume. With `average_decay` d the state's average follows the
@@ -123,7 +137,7 @@ def make_train_step(
     model = ASTRA(config)
     base_key = jax.random.key(seed)
 
-    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, Float[Array, "3"]]:
+    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
         dropout, augment = jax.random.split(jax.random.fold_in(base_key, state.step))
 
         def loss(params: Any) -> tuple[Array, Array]:
@@ -141,14 +155,25 @@ def make_train_step(
 
         (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        epoch_starts = state.step % steps_per_epoch == 0
-        sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + values
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average is not None:
             decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
             average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
-        return TrainState(state.step + 1, params, optimizer_state, sums, average), values
+        # A norm that overflows is as bad as an infinite value: no square root of it would do.
+        norms = optax.tree.norm(gradients), optax.tree.norm(params)
+        taken = jnp.isfinite(jnp.stack([values[0], *norms])).all()
+        params, optimizer_state, average = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old),
+            (params, optimizer_state, average),
+            (state.params, state.optimizer, state.average),
+        )
+        epoch_starts = state.step % steps_per_epoch == 0
+        sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + jnp.where(taken, values, 0.0)
+        skipped = jnp.where(epoch_starts, state.skipped.at[0].set(0), state.skipped)
+        skipped = jnp.where(taken, skipped.at[1].set(0), skipped + 1)
+        state = TrainState(state.step + 1, params, optimizer_state, sums, skipped, average)
+        return state, StepValues(values, skipped)
 
     everywhere = replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
