@@ -4,21 +4,19 @@ import argparse
 import errno
 import inspect
 import json
-import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
-from astra_jax.errors import Interrupted, UserError
+from astra_jax.errors import GOES_ON, Interrupted, UserError
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, Block, average_maps
 from astra_jax.files import write_atomically
 from astra_jax.spotting.results import read_predictions
 
 LABELS_FILE = "Labels-v2.json"
 
-_GOES_ON = "a training goes on when the same command is given again"
 _MENDS = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space, then give the same command again",
@@ -62,11 +60,10 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"error: {error.filename}: {error.strerror}; {mend}", file=sys.stderr)
         return 2
     except Interrupted as end:
-        saved = "" if end.saved_step is None else f" behind step {end.saved_step:,}, which is saved"
-        print(f"ended by {signal.Signals(end.signal).name}{saved}; {_GOES_ON}", file=sys.stderr)
+        print(end, file=sys.stderr)
         return 128 + end.signal
     except KeyboardInterrupt:
-        print(f"interrupted; {_GOES_ON}", file=sys.stderr)
+        print(f"interrupted; {GOES_ON}", file=sys.stderr)
         return 130
     return 0
 

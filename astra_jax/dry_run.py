@@ -1,7 +1,7 @@
 """What a training will need, measured on this machine without leaving anything behind."""
 
 import contextlib
-import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,8 +22,6 @@ from astra_jax.training.state import batch_sharding
 
 STEPS, SECONDS = 10, 20.0
 """At most so many steps are measured, and at most so long."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,14 @@ def measure(config: ConfigDict, workdir: Path) -> DryRun:
     """
     check_config(config)
     with (
-        tempfile.TemporaryDirectory(prefix="astra_dry_run_") as folder,
+        tempfile.TemporaryDirectory(prefix="astra_dry_run_", ignore_cleanup_errors=True) as folder,
         memory.shortage(memory.TRAINING),
     ):
-        _simulate(config, workdir.expanduser(), Path(folder) / "matches")
-        prepared = prepare(config, Path(folder))
-        run = Path(folder) / "run"
-        trainer = Trainer(config, prepared.model_config, prepared.stream, run, None, Interruption())
-        with trainer.closing():
-            return _measured(trainer, prepared)
+        interruption = Interruption(at_once=lambda: shutil.rmtree(folder, ignore_errors=True))
+        with interruption.watched():
+            _simulate(config, workdir.expanduser(), Path(folder) / "matches")
+            prepared = prepare(config, Path(folder))
+            return _measured(prepared, Path(folder) / "run", interruption)
 
 
 def _simulate(config: ConfigDict, workdir: Path, temporary: Path) -> None:
@@ -84,8 +81,16 @@ def _simulate(config: ConfigDict, workdir: Path, temporary: Path) -> None:
     config.data.root = str(root.absolute())
 
 
-def _measured(trainer: Trainer, prepared: Prepared) -> DryRun:
-    stream, sharding = prepared.stream, batch_sharding(trainer.mesh)
+def _measured(prepared: Prepared, workdir: Path, interruption: Interruption) -> DryRun:
+    trainer = Trainer(
+        prepared.config, prepared.model_config, prepared.stream, workdir, None, interruption
+    )
+    with trainer.closing():
+        return _measured_steps(trainer)
+
+
+def _measured_steps(trainer: Trainer) -> DryRun:
+    stream, sharding = trainer.stream, batch_sharding(trainer.mesh)
     with contextlib.closing(stream.batches(0, 1)) as batches:
         batch = put_batch(next(batches), sharding)
     started = time.monotonic()
@@ -105,7 +110,7 @@ def _measured(trainer: Trainer, prepared: Prepared) -> DryRun:
         seconds_per_step=seconds,
         steps_measured=steps,
         steps_per_epoch=stream.steps_per_epoch,
-        epochs=prepared.config.training.epochs,
+        epochs=trainer.config.training.epochs,
         shapes=shapes,
     )
 

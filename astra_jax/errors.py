@@ -1,5 +1,9 @@
 """How a command ends before its end: a fault that the user can mend, or a signal."""
 
+from signal import Signals
+
+GOES_ON = "a training goes on when the same command is given again"
+
 
 class UserError(Exception):
     """Something the user can mend.
@@ -18,3 +22,7 @@ class Interrupted(BaseException):
     def __init__(self, signal: int, saved_step: int | None = None) -> None:
         super().__init__(signal, saved_step)
         self.signal, self.saved_step = signal, saved_step
+
+    def __str__(self) -> str:
+        saved = "" if self.saved_step is None else f" behind step {self.saved_step:,}, saved"
+        return f"ended by {Signals(self.signal).name}{saved}; {GOES_ON}"

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path) -> Iterator[Callable[[], None]]:
     """Holds `WORKDIR/run.lock`; makes the folder, and takes it away again where it stays empty.
 
     The file tells the host, process and start time of the run at work. What a dead process left is
     taken over, and a message says so. On a file system without locks a message says so too, and
-    the run goes on.
+    the run goes on. Yields what gives it back, for who ends the process without leaving this.
 
     Raises:
         UserError: another process is at work in this folder.
@@ -41,18 +41,20 @@ def locked(workdir: Path) -> Iterator[None]:
         "process": os.getpid(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
-        yield
-    finally:
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
+
+    def give_back() -> None:
         path.unlink(missing_ok=True)
-        os.close(file)
-        for folder in made:
-            try:
+        with contextlib.suppress(OSError):  # not empty: the run has begun
+            for folder in made:
                 folder.rmdir()
-            except OSError:  # not empty: the run has begun
-                break
+
+    try:
+        yield give_back
+    finally:
+        give_back()
+        os.close(file)
 
 
 def _make(folder: Path) -> list[Path]:

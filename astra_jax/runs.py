@@ -69,11 +69,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
     _check_same_run(config, workdir)
-    interruption = Interruption()
     # One process speaks for all: the others wait for it wherever they meet.
-    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with interruption.watched(), lock:
-        return _train(config, workdir, interruption)
+    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
+    with lock as give_back:
+        interruption = Interruption(at_once=give_back)
+        with interruption.watched():
+            return _train(config, workdir, interruption)
 
 
 def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:

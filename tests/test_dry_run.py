@@ -1,6 +1,7 @@
 """A dry run tells what a training needs and leaves nothing behind."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,6 +112,27 @@ def test_simulated_matches_that_are_there_are_used(tmp_path, temporary, demo):
     with pytest.raises(UserError, match="enough"):
         dry_run.measure(config, tmp_path / "run")
     assert found == [matches] and files(tmp_path) == before
+
+
+def test_a_signal_takes_the_temporary_folder_away(tmp_path, temporary, demo, monkeypatch):
+    config, _ = demo
+
+    class Signalled(dry_run.Interruption):
+        def __init__(self, at_once: Callable[[], None]) -> None:
+            super().__init__(at_once)
+            ends.append(at_once)
+
+    def end(config: object, workdir: Path) -> None:
+        assert Path(config.data.root).exists()
+        ends[0]()
+        assert files(tmp_path) == {temporary}
+        raise UserError("ended")
+
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr(dry_run, "Interruption", Signalled)
+    monkeypatch.setattr(dry_run, "prepare", end)
+    with pytest.raises(UserError, match="ended"):
+        dry_run.measure(config, tmp_path / "run")
 
 
 # The report

@@ -1,36 +1,22 @@
-"""A run that is killed and goes on, and one in two processes, end as the one that ran through."""
+"""A run in two processes ends as one in a single process; of kills see test_kill.py."""
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from jax.sharding import SingleDeviceSharding
+from kills import arrays_of
 from tiny import write_data
 
 from astra_jax.cli import main
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent
-
-# Everything that draws numbers, and checkpoints inside the epochs of three steps.
-EVERYTHING_RANDOM = [
-    "--config.mixup.kind=balanced",
-    "--config.model.dropout=0.1",
-    "--config.model.embedding_dropout=0.2",
-    "--config.model.head_dropout=0.2",
-    "--config.model.temporal_dropout=0.5",
-    "--config.model.temporal_switch=0.3",
-    "--config.training.checkpoint_every_steps=2",
-]
 
 
 @pytest.fixture(scope="module")
@@ -72,54 +58,13 @@ def ended(process: subprocess.Popen, code: int = 0) -> str:
 
 def state_after(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a latest checkpoint: parameters, optimiser, sums, step."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        folder = workdir / "checkpoints" / "latest" / str(step) / "state"
-        # Where the arrays lay is another matter: those of two processes are read here by one.
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(jax.devices()[0])
-            ),
-            checkpointer.metadata(folder.absolute()).item_metadata.tree,
-        )
-        state = checkpointer.restore(folder.absolute(), shapes)
-    leaves = jax.tree.leaves_with_path(state)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return arrays_of(workdir / "checkpoints" / "latest" / str(step) / "state")
 
 
 def epochs(workdir: Path) -> list[dict]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert all(row.pop("seconds") > 0 for row in rows)
     return rows
-
-
-def test_a_killed_run_ends_bit_by_bit_as_the_one_that_ran_through(root, tmp_path, compiled_folder):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(arguments(root, whole, *EVERYTHING_RANDOM)) == 0
-    latest = killed / "checkpoints" / "latest"
-    # Of nine steps, three an epoch, with checkpoints at 2, 3, 4, 6 and 8: killed at a random step
-    # inside an epoch when its last checkpoint is complete; killed again some steps after that
-    # one, whatever is half-written then; then to the end.
-    first, checkpoint = random.choice([(2, 2), (4, 4), (5, 4), (8, 8)])
-    second = random.randint(1, 8 - checkpoint) if checkpoint < 8 else 0
-    print(f"killed before step {first}, then {second} step(s) behind {checkpoint}")
-    for steps, awaited in ((first, checkpoint), (second, 0)):
-        driver = [str(HERE / "stopped_run.py"), str(steps), str(awaited)]
-        command = [*driver, *arguments(root, killed, *EVERYTHING_RANDOM)]
-        ended(start(command, compiled_folder), code=9)
-        if awaited:
-            assert max(int(path.name) for path in latest.glob("[0-9]")) == checkpoint
-        assert not (killed / "summary.json").exists()
-    assert main(arguments(root, killed, *EVERYTHING_RANDOM)) == 0
-    expected, found = state_after(whole, 9), state_after(killed, 9)
-    assert expected.keys() == found.keys() and len(expected) > 100
-    assert any("nu_max" in name for name in expected)
-    assert [name for name in expected if expected[name].tobytes() != found[name].tobytes()] == []
-    assert epochs(killed) == epochs(whole) and len(epochs(whole)) == 3
-    starts = json.loads((killed / "provenance.json").read_text())["starts"]
-    assert [start["step"] for start in starts][:2] == [0, checkpoint] and len(starts) == 3
-    assert len({start["data"] for start in starts}) == 1
-    # A model that dropout and mixing passed by would make the comparison idle.
-    assert epochs(whole)[0]["loss"] > 0
 
 
 @pytest.mark.slow

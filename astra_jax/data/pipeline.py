@@ -7,6 +7,7 @@ files.
 
 import functools
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class TrainingStream:
                 per_worker_buffer_size=BATCHES_AHEAD_PER_WORKER,
             )
             dataset = batches.to_iter_dataset(WORKER_READ_OPTIONS).mp_prefetch(
-                options, worker_init_fn=_keep_off_accelerators
+                options, worker_init_fn=_start_worker
             )
         iterator = iter(dataset)
         try:
@@ -190,10 +191,12 @@ _cached_clips = functools.lru_cache(maxsize=4)(_Loader.lay_clips)
 _cached_plan = functools.lru_cache(maxsize=4)(plan)
 
 
-def _keep_off_accelerators(worker_index: int, worker_count: int) -> None:
-    """Loading needs no device; a worker that opened one would take it from the training."""
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Loading needs no device, and Ctrl-C is the training's to answer."""
     del worker_index, worker_count
+    # A worker that opened a device would take it from the training.
     jax.config.update("jax_platforms", "cpu")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check(config: Any, halves: Sequence[Half], processes: int) -> None:

@@ -4,8 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -18,16 +17,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """Whether this run has been told to end.
 
-    Within `watched()` a signal raises `Interrupted` at once; within `deferred()`, inside that, it
-    is only noted, and `asked` and `check` tell. A second signal of the same kind does what it
-    does without us.
+    Within `watched()` the first signal ends the process at once, as long as there is nothing to
+    save; from `defer()` on it is only noted, and `asked` and `check` tell. The second one ends the
+    process in any case.
 
-    Several processes have to end behind the same step: JAX hands SIGTERM on to all of them.
+    A thread takes the signals: Python's own handlers wait for the end of a compilation, and an
+    exception out of one, in the middle of JAX, has crashed the process.
+
+    Several processes have to end behind the same step: there JAX's handler of SIGTERM tells all of
+    them, and Ctrl-C is made a SIGTERM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
+        """`at_once` is called before the process ends at once."""
+        self._at_once = at_once
         self._noted: int | None = None
         self._deferring = False
+        self._deciding = threading.Lock()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -35,37 +41,43 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        alone = jax.process_count() == 1
-        # JAX's own handler of SIGTERM is what tells the other processes.
-        taken = _SIGNALS if alone else (signal.SIGINT,)
-        before = {number: signal.signal(number, self._handle) for number in taken}
-        self._before = before
+        signals = _SIGNALS if jax.process_count() == 1 else (signal.SIGINT,)
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        before = {number: signal.signal(number, lambda *_: None) for number in signals}
+        descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        watcher = threading.Thread(target=self._watch, args=(reading,), daemon=True)
+        watcher.start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(descriptor)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(writing)
+            watcher.join()
+            os.close(reading)
 
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Until it is left, signals are only noted."""
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
+    def defer(self) -> None:
+        """From now on there is something to save: signals are only noted."""
+        with self._deciding:
+            self._deferring = True
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(number, self._before[number])
-        if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        if not self._deferring:
-            raise Interrupted(number)
-        self._noted = number
-        # Not print: its buffer may be in use at this very moment.
-        os.write(2, b"\ntold to end: finishing the step and saving; once more gives that up\n")
+    def _watch(self, reading: int) -> None:
+        while byte := os.read(reading, 1):
+            number = byte[0]
+            if number not in _SIGNALS:
+                continue
+            if jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                continue
+            with self._deciding:
+                if self._noted is not None or not self._deferring:
+                    self._at_once()
+                    os.write(2, f"\n{Interrupted(number)}\n".encode())
+                    os._exit(128 + number)
+                self._noted = number
+            os.write(2, b"\ntold to end: finishing the step and saving; once more gives that up\n")
 
     def asked(self, step: int) -> bool:
         """Whether to end behind `step`, which every process must ask of every step."""

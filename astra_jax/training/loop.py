@@ -121,7 +121,6 @@ class Trainer:
         with (
             contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
             self._progress_bar(start) as bar,
-            self.interruption.deferred(),
         ):
             for epoch in range(self.progress.epochs, self.config.training.epochs):
                 self._train_epoch(epoch, batches, bar)
@@ -159,8 +158,9 @@ class Trainer:
         every = self.config.training.checkpoint_every_steps
         previous = None
         for step in range(int(self.state.step), (epoch + 1) * spe):
-            batch = put_batch(next(batches), sharding)
+            batch = put_batch(self._next(batches), sharding)
             self.state, values = self.step(self.state, batch)
+            self.interruption.defer()
             if previous is not None:
                 self._show(bar, epoch, step, previous)
             previous = values
@@ -171,6 +171,15 @@ class Trainer:
                 self._save_latest()
         if previous is not None:
             self._show(bar, epoch, (epoch + 1) * spe, previous)
+
+    def _next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return next(batches)
+        except UserError:
+            # Who ends the run may have ended its loading processes as well.
+            if jax.process_count() == 1 and self.interruption.asked(int(self.state.step)):
+                self._save_and_end()
+            raise
 
     def _show(self, bar: tqdm, epoch: int, step: int, values: StepValues) -> None:
         """Tells of step `step` (from 1); UserError where too many were skipped in a row."""
