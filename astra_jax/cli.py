@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="astra", description="Spot the actions of football broadcasts.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_score):
+    for add in (_add_train, _add_evaluate, _add_score, _add_runs):
         add(commands)
     args, rest = parser.parse_known_args(argv)
     overrides = rest if "overrides" in args else []
@@ -115,6 +115,11 @@ def _add_train(commands: Any) -> None:
         metavar="DIR",
         help="folder of the run (default: runs/CONFIG'S NAME)",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, measure some steps, print memory and time needed, leave nothing",
+    )
     _add_distributed(parser)
     parser.set_defaults(overrides=[])
 
@@ -141,6 +146,14 @@ def _train(args: argparse.Namespace) -> None:
     workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
     if args.distributed:
         launch.join_hosts()
+    if args.dry_run:
+        from astra_jax import dry_run
+
+        with launch.messages():
+            measured = dry_run.measure(config, workdir)
+        if launch.speaks():
+            print(dry_run.report(measured))
+        return
     with launch.messages():
         runs.train(config, workdir)
 
@@ -241,6 +254,47 @@ def _score(args: argparse.Namespace) -> None:
                 f"{args.json}: cannot be written ({error.strerror or error}); mend --json"
             ) from error
     print(f"{len(matches)} match{'es' if len(matches) > 1 else ''}\n\n{score_table(blocks)}")
+
+
+def _add_runs(commands: Any) -> None:
+    example = "astra runs runs --config astra/first astra/second"
+    parser = _add(commands, "runs", _runs, example)
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default=Path("runs"),
+        type=Path,
+        metavar="DIR",
+        help="folder that runs lie in, at any depth up to four (default: runs)",
+    )
+    parser.add_argument(
+        "--config",
+        nargs=2,
+        metavar=("A", "B"),
+        help="print the config keys that differ between two runs",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _runs(args: argparse.Namespace) -> None:
+    """List the runs below a folder: state, epochs, scores, duration; or compare two configs.
+
+    Scores are Average-mAP in percent: the best of the validation, and those of the evaluations
+    that lie in the run's folder.
+    """
+    from astra_jax import listing
+
+    if args.config:
+        found = listing.config_differences(args.folder, *args.config)
+        same = "the two configs are the same"
+        text = listing.difference_table(found, *args.config) if found else same
+        print(json.dumps(found, indent=1) if args.json else text)
+        return
+    runs = listing.find_runs(args.folder)
+    if args.json:
+        print(listing.as_json(runs))
+    else:
+        print(listing.table(runs) if runs else f"{args.folder}: no run in it")
 
 
 def _check_known(

@@ -127,6 +127,17 @@ def _tuples(value: Any) -> Any:
 
 def differences(config: ConfigDict, other: ConfigDict) -> list[str]:
     """Dotted keys whose values differ, or that one of the two lacks."""
+    first, second = flattened(config), flattened(other)
+    missing = object()
+    return sorted(
+        key
+        for key in first.keys() | second.keys()
+        if first.get(key, missing) != second.get(key, missing)
+    )
+
+
+def flattened(config: ConfigDict) -> dict[str, Any]:
+    """Values by dotted key."""
 
     def flat(value: Any, prefix: str = "") -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -134,10 +145,4 @@ def differences(config: ConfigDict, other: ConfigDict) -> list[str]:
         items = [flat(item, f"{prefix}.{key}".lstrip(".")) for key, item in value.items()]
         return {key: item for part in items for key, item in part.items()}
 
-    first, second = flat(plain(config)), flat(plain(other))
-    missing = object()
-    return sorted(
-        key
-        for key in first.keys() | second.keys()
-        if first.get(key, missing) != second.get(key, missing)
-    )
+    return flat(plain(config))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 
+from astra_jax import accelerators
 from astra_jax.errors import UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -81,6 +82,7 @@ def messages() -> Iterator[None]:
     ours.addHandler(handler)
     # A library may have given the root logger a handler of its own.
     ours.propagate = False
+    accelerators.warn_of_unused()
     ours.setLevel(logging.INFO if speaks() else logging.ERROR)
     try:
         with _without_closed_loops():

@@ -29,8 +29,8 @@ from astra_jax.data.soccernet import DataSpec, Half, index_halves, load_split, r
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.model import Predictions
 from astra_jax.model.layers import clock
-from astra_jax.runs import predict_matches
 from astra_jax.spotting.inference import Predictor
+from astra_jax.spotting.matches import predict_matches
 from astra_jax.training.losses import LossConfig, losses
 
 LOGIT_AT_START = -4.0

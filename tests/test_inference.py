@@ -8,8 +8,8 @@ from matches import index, stream_config, write_match
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, Predictions
-from astra_jax.runs import predict_matches
 from astra_jax.spotting.inference import Predictor, averaged, land, read_windows
+from astra_jax.spotting.matches import predict_matches
 from astra_jax.training.state import init_params
 
 

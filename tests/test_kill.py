@@ -74,6 +74,14 @@ def test_no_step_is_twice_or_missing_and_each_has_its_batch(runs):
     assert len(resumed) == 4 and resumed[-1] > 0
 
 
+def test_provenance_tells_of_every_start(runs):
+    _, killed, _ = runs
+    starts = json.loads((killed.workdir / "provenance.json").read_text())["starts"]
+    resumed = [event["step"] for event in killed.events() if event["event"] == "resumes"]
+    assert [start["step"] for start in starts] == resumed
+    assert len({start["data"] for start in starts}) == 1
+
+
 def test_a_step_twice_or_missing_or_on_another_batch_is_noticed():
     def of(*steps: int, start: int = 0) -> list[dict]:
         taken = [{"event": "step", "step": step, "batch": str(step)} for step in steps]

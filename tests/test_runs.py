@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
@@ -108,6 +109,7 @@ def test_nothing_else_lies_in_the_folder(run):
     assert names == {
         "config.json",
         "normalization.json",
+        "provenance.json",
         "checkpoints",
         "metrics.jsonl",
         "summary.json",
@@ -175,6 +177,24 @@ def test_astra_score_gives_the_numbers_of_the_evaluation(run, tmp_path, capsys, 
     assert f"{100 * run.blocks['tight']['a_mAP']:.2f}" in capsys.readouterr().out
 
 
+def test_provenance_tells_of_the_start_and_of_what_was_evaluated(run):
+    (start,) = json.loads((run.workdir / "provenance.json").read_text())["starts"]
+    assert start["step"] == 0 and start["data"].startswith("sha256:")
+    evaluation = json.loads((run.out / "provenance.json").read_text())
+    assert (evaluation["workdir"], evaluation["split"]) == (str(run.workdir), "test")
+    assert evaluation["step"] == 3 * run.summary["best_epoch"]
+
+
+def test_an_evaluation_without_memory_names_the_key(run, tmp_path, monkeypatch):
+    def spots(*args: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(runs.Predictor, "spots", spots)
+    with refused("out of memory", "inference.batch_size"):
+        runs.evaluate(run.workdir, "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_split_without_labels_gets_predictions_and_no_scores(run, tmp_path, caplog):
     match = "league/season/E - F"
     shutil.copytree(run.root / VALID, tmp_path / "data" / match)
@@ -188,7 +208,8 @@ def test_a_split_without_labels_gets_predictions_and_no_scores(run, tmp_path, ca
         assert runs.evaluate(run.workdir, str(tmp_path / "list.txt"), out, overrides) is None
     assert "no labels" in caplog.text
     assert (out / "results" / match / "results_spotting.json").is_file()
-    assert {path.name for path in out.iterdir()} == {"results", "results.zip"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {"results", "results.zip", "provenance.json"}
 
 
 def test_a_file_of_matches_may_begin_like_a_split(run, tmp_path):
@@ -345,6 +366,7 @@ def test_data_may_have_moved_and_be_loaded_otherwise(run, tmp_path):
     shutil.copytree(run.root, tmp_path / "moved")
     config = tiny_config(tmp_path / "moved")
     config.data.workers = 1
+    config.inference.batch_size = 8
     assert runs.train(config, run.workdir) == run.summary
 
 

@@ -1,0 +1,51 @@
+"""The spots of whole matches, each process predicting its share of the halves."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from astra_jax.data.soccernet import Half
+from astra_jax.spotting.inference import Predictor
+from astra_jax.spotting.results import Prediction, spots_to_predictions
+
+
+def predict_matches(
+    predictor: Predictor,
+    halves: Sequence[Half],
+    classes: Sequence[str],
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, list[Prediction]]:
+    """The spots of every match; with several processes each predicts its share of the halves.
+
+    `before_each` is called before each half; what it raises ends the prediction.
+    """
+    rate = predictor.config.clip.positions_per_second
+    own: dict[str, list[Prediction]] = {}
+    for half in halves[jax.process_index() :: jax.process_count()]:
+        before_each()
+        spots = predictor.spots(half)
+        found = spots_to_predictions(spots, half.half, classes, rate)
+        own.setdefault(half.match, []).extend(found)
+    gathered = _gather(own)
+    return {
+        half.match: [spot for part in gathered for spot in part.get(half.match, [])]
+        for half in halves
+    }
+
+
+def _gather(part: dict[str, list[Prediction]]) -> list[dict[str, list[Prediction]]]:
+    """Every process's part, in their order."""
+    if jax.process_count() == 1:
+        return [part]
+    content = np.frombuffer(json.dumps(part).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(content)]))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: len(content)] = content
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        json.loads(row[: int(size)].tobytes())
+        for row, size in zip(rows, sizes.ravel(), strict=True)
+    ]
