@@ -3,10 +3,11 @@
 import argparse
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
 from astra_jax.errors import UserError
@@ -16,13 +17,31 @@ from astra_jax.spotting.results import read_predictions
 
 LABELS_FILE = "Labels-v2.json"
 
+_CONFIG_HELP = (
+    "a config file; configs/demo.py (needs no data), configs/astra.py, configs/astra_small_data.py "
+    "and configs/commentary.py come with astra_jax: where the folder you are in has no such file, "
+    "the shipped one is read"
+)
 _SUBSET_TITLES = ("all", "visible", "not shown")
+
+logger = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, as all others of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.splitlines())
+        self.exit(2, f"error: {line}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `astra ARGV`; the exit code, 2 for anything that the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="astra", description="Spot the actions of football broadcasts.", allow_abbrev=False
+    parser = _Parser(
+        prog="astra",
+        description="Spot the actions of football broadcasts.",
+        epilog="astra COMMAND --help: the arguments of one command, and an example.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_train, _add_evaluate, _add_score):
@@ -30,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     overrides = rest if "overrides" in args else []
     if rest and not overrides:
-        parser.error(f"unknown argument {rest[0]}; see astra {args.command} --help")
+        commands.choices[args.command].error(f"unknown argument {rest[0]}")
     args.overrides = overrides
     return run_command(lambda: args.run(args))
 
@@ -94,7 +113,7 @@ def _add(
 def _add_train(commands: Any) -> None:
     example = "astra train --config configs/astra.py --workdir runs/astra --config.data.root=DIR"
     parser = _add(commands, "train", _train, example)
-    parser.add_argument("--config", required=True, metavar="FILE", help="a config file")
+    parser.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -124,10 +143,13 @@ def _train(args: argparse.Namespace) -> None:
 
     launch.keep_freed_memory()
     config = configuration.load_config(args.config, args.overrides)
-    workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    name = args.config.partition(":")[0]
+    workdir = args.workdir or Path("runs") / Path(name).stem
     if args.distributed:
         launch.join_hosts()
     with launch.messages():
+        if (file := configuration.find_config(name)) != name:
+            logger.info("%s is not in this folder: the shipped %s is read", name, file)
         runs.train(config, workdir)
 
 
