@@ -137,7 +137,7 @@ def _add_distributed(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> None:
     """Train a config, or go on where the run in this folder stopped.
 
-    Values of the config are set by --config.KEY=VALUE.
+    Values of the config are set by --config.KEY=VALUE; astra_jax/defaults.py has every key.
     """
     from astra_jax import configuration, launch, runs  # JAX takes seconds to import
 
@@ -163,7 +163,7 @@ def _add_evaluate(commands: Any) -> None:
         "--split", required=True, metavar="NAME", help="a split of the config, or a list of matches"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="OUT", help="gets results and metrics.json"
+        "--out", required=True, type=Path, metavar="OUT", help="folder that gets results/, results.zip and metrics.json"
     )
     _add_distributed(parser)
     parser.set_defaults(overrides=[])
