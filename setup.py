@@ -37,7 +37,7 @@ setup(
         "plots": ["matplotlib>=3.9"],  # the figures of docs/, drawn by benchmarks/
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "docs": ["pdoc>=15"],
+        "docs": ["pdoc>=16"],
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
         "test": [
             "SoccerNet==0.1.62",

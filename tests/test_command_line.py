@@ -66,6 +66,8 @@ SCORE = ["score", "--labels", "x", "--predictions", "y"]
         (["trian"], ("'trian'", "train", "see astra --help")),
         (["train"], ("--config", "see astra train --help")),
         (["train", "--config"], ("--config", "expected one argument", "see astra train --help")),
+        (["score"], ("--labels, --predictions", "see astra score --help")),
+        ([*SCORE[:3], "--lables", "x"], ("--predictions", "see astra score --help")),
         (["evaluate", "--split", "test"], ("--workdir, --out", "see astra evaluate --help")),
         ([*SCORE, "--metric", "tihgt"], ("'tihgt'", "'tight'", "see astra score --help")),
         ([*SCORE, "--metric", "two\nlines"], ("--metric", "see astra score --help")),
@@ -83,13 +85,12 @@ def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments, words):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "score"])
-def test_the_help_of_a_command_explains_every_argument_and_ends_with_an_example(capsys, command):
+def test_the_help_of_a_command_explains_every_argument(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    options, _, example = text.partition("options:\n")[2].partition("example:\n")
-    assert example.strip().startswith(f"astra {command} --")
+    options = text.partition("options:\n")[2].partition("example:\n")[0]
     for option in re.split(r"\n(?=  -)", options.rstrip()):
         flags, *meaning = re.split(r" {2,}|\n +", option.strip())
         assert meaning, f"{flags} is not explained"
