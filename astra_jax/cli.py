@@ -163,7 +163,11 @@ def _add_evaluate(commands: Any) -> None:
         "--split", required=True, metavar="NAME", help="a split of the config, or a list of matches"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="OUT", help="folder that gets results/, results.zip and metrics.json"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="folder that gets results/, results.zip and metrics.json",
     )
     _add_distributed(parser)
     parser.set_defaults(overrides=[])
