@@ -24,7 +24,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
-        "grain>=0.2.15",
+        "grain>=0.2.16",
         "jax>=0.8",
         "jaxtyping>=0.3",
         "ml-collections>=1.0",

@@ -16,12 +16,12 @@ CHECKOUT = HERE.parent
 SHIPPED = ("astra", "astra_small_data", "commentary", "demo")
 
 
-def run(*command: str, cwd: Path, code: int = 0, **variables: str) -> subprocess.CompletedProcess:
+def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     environment = {key: os.environ[key] for key in os.environ if key != "PYTHONPATH"} | variables
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
@@ -89,14 +89,17 @@ def test_the_installed_command_trains_evaluates_and_scores(installed, tmp_path):
     data = write_data(tmp_path / "data")
     for name in ("tiny.py", "matches.py"):
         shutil.copy(HERE / name, tmp_path)
-    variables = {"PYTHONPATH": os.pathsep.join([str(installed), str(tmp_path)]), "XLA_FLAGS": ""}
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(installed), str(tmp_path)]),
+        "XLA_FLAGS": "",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling costs more here than computing
+    }
 
-    def astra(*arguments: str, code: int = 0) -> subprocess.CompletedProcess:
+    def astra(*arguments: str) -> subprocess.CompletedProcess:
         command = str(installed / "bin" / "astra")
-        return run(sys.executable, command, *arguments, cwd=tmp_path, code=code, **variables)
+        return run(sys.executable, command, *arguments, cwd=tmp_path, **variables)
 
     assert "train" in astra("--help").stdout
-    assert "configs/nothing.py" in astra("train", "--config", "configs/nothing.py", code=2).stderr
     short = ("--config.training.epochs=1", "--config.optimizer.warmup_epochs=0")
     astra("train", "--config", "tiny.py", f"--config.data.root={data}", *short)
     evaluated = astra("evaluate", "--workdir", "runs/tiny", "--split", "test", "--out", "out")
