@@ -30,7 +30,7 @@ setup(
         "ml-collections>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.20",
+        "orbax-checkpoint>=0.11.22",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -43,7 +43,7 @@ setup(
             "SoccerNet==0.1.62",
             "beartype>=0.20",
             "librosa>=0.11",
-            "pytest>=8.3",
+            "pytest>=8.4",
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
             "setuptools>=77",  # builds the wheel that a test installs
