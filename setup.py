@@ -12,18 +12,25 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["astra_jax", "astra_jax.*"]),
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+    # A wheel has no top-level configs/: it carries them inside the package.
+    packages=[*find_packages(include=["astra_jax", "astra_jax.*"]), "astra_jax.configs"],
+    package_dir={"astra_jax.configs": "configs"},
     package_data={"astra_jax.data": ["splits/*.txt", "soccernet_statistics.json"]},
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
-        "grain>=0.2.12",
+        "grain>=0.2.16",
         "jax>=0.8",
         "jaxtyping>=0.3",
         "ml-collections>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.20",
+        "orbax-checkpoint>=0.11.22",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -33,15 +40,17 @@ setup(
         "wandb": ["wandb>=0.17"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "docs": ["pdoc>=16"],
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
         "test": [
             "SoccerNet==0.1.62",
             "beartype>=0.20",
             "librosa>=0.11",
-            "pytest>=8.3",
+            "pytest>=8.4",
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
             "tensorboardX>=2.6",
+            "setuptools>=77",  # builds the wheel that a test installs
         ],
     },
     entry_points={"console_scripts": ["astra = astra_jax.cli:main"]},

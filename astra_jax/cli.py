@@ -4,10 +4,11 @@ import argparse
 import errno
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
 from astra_jax.errors import GOES_ON, Interrupted, UserError
@@ -26,13 +27,31 @@ _MENDS = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
+_CONFIG_HELP = (
+    "a config file; configs/demo.py (needs no data), configs/astra.py, configs/astra_small_data.py "
+    "and configs/commentary.py come with astra_jax: where the folder you are in has no such file, "
+    "the shipped one is read"
+)
 _SUBSET_TITLES = ("all", "visible", "not shown")
+
+logger = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, as all others of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.splitlines())
+        self.exit(2, f"error: {line}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `astra ARGV`; the exit code, 2 for anything that the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="astra", description="Spot the actions of football broadcasts.", allow_abbrev=False
+    parser = _Parser(
+        prog="astra",
+        description="Spot the actions of football broadcasts.",
+        epilog="astra COMMAND --help: the arguments of one command, and an example.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_train, _add_evaluate, _add_score, _add_runs):
@@ -40,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     overrides = rest if "overrides" in args else []
     if rest and not overrides:
-        parser.error(f"unknown argument {rest[0]}; see astra {args.command} --help")
+        commands.choices[args.command].error(f"unknown argument {rest[0]}")
     args.overrides = overrides
     return run_command(lambda: args.run(args))
 
@@ -108,7 +127,7 @@ def _add(
 def _add_train(commands: Any) -> None:
     example = "astra train --config configs/astra.py --workdir runs/astra --config.data.root=DIR"
     parser = _add(commands, "train", _train, example)
-    parser.add_argument("--config", required=True, metavar="FILE", help="a config file")
+    parser.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -137,13 +156,14 @@ def _add_distributed(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> None:
     """Train a config, or go on where the run in this folder stopped.
 
-    Values of the config are set by --config.KEY=VALUE.
+    Values of the config are set by --config.KEY=VALUE; astra_jax/defaults.py has every key.
     """
     from astra_jax import configuration, launch, runs  # JAX takes seconds to import
 
     launch.keep_freed_memory()
     config = configuration.load_config(args.config, args.overrides)
-    workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    name = args.config.partition(":")[0]
+    workdir = args.workdir or Path("runs") / Path(name).stem
     if args.distributed:
         launch.join_hosts()
     if args.dry_run:
@@ -155,6 +175,8 @@ def _train(args: argparse.Namespace) -> None:
             print(dry_run.report(measured))
         return
     with launch.messages():
+        if (file := configuration.find_config(name)) != name:
+            logger.info("%s is not in this folder: the shipped %s is read", name, file)
         runs.train(config, workdir)
 
 
@@ -168,7 +190,11 @@ def _add_evaluate(commands: Any) -> None:
         "--split", required=True, metavar="NAME", help="a split of the config, or a list of matches"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="OUT", help="gets results and metrics.json"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="folder that gets results/, results.zip and metrics.json",
     )
     _add_distributed(parser)
     parser.set_defaults(overrides=[])

@@ -14,18 +14,36 @@ from ml_collections import ConfigDict, config_flags
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
 
+# A wheel has the configs inside the package, a checkout beside it.
+_PLACES = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
 _MEND = "see astra_jax/defaults.py for every key"
+
+
+def find_config(file: str) -> str:
+    """`file`, or the shipped config of its name where it is a `configs/NAME.py` that is not there.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if Path(file).is_file():
+        return file
+    if Path(file).parent == Path("configs"):
+        for place in _PLACES:
+            if (place / Path(file).name).is_file():
+                return str(place / Path(file).name)
+    raise UserError(f"--config: there is no file {file}: configs/demo.py runs without any data")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """The config of the file at `path` (or `path:argument`), with `--config.key=value` overrides.
 
+    A `configs/NAME.py` that is not there is the shipped one, where there is one of this name.
+
     Raises:
         UserError: no such file, a fault in it, no such key, or a value of the wrong type.
     """
     file, _, argument = path.partition(":")
-    if not Path(file).is_file():
-        raise UserError(f"--config: there is no file {file}: configs/demo.py runs without any data")
+    file = find_config(file)
     loader = SourceFileLoader("astra_config", file)
     module = module_from_spec(spec_from_loader(loader.name, loader))
     try:

@@ -53,6 +53,49 @@ def change_label(root: Path, match: str = TRAIN, **values: object) -> Path:
     return path
 
 
+# Arguments
+
+
+SCORE = ["score", "--labels", "x", "--predictions", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ("COMMAND", "see astra --help")),
+        (["trian"], ("'trian'", "train", "see astra --help")),
+        (["train"], ("--config", "see astra train --help")),
+        (["train", "--config"], ("--config", "expected one argument", "see astra train --help")),
+        (["score"], ("--labels, --predictions", "see astra score --help")),
+        ([*SCORE[:3], "--lables", "x"], ("--predictions", "see astra score --help")),
+        (["evaluate", "--split", "test"], ("--workdir, --out", "see astra evaluate --help")),
+        ([*SCORE, "--metric", "tihgt"], ("'tihgt'", "'tight'", "see astra score --help")),
+        ([*SCORE, "--metric", "two\nlines"], ("--metric", "see astra score --help")),
+        ([*SCORE, "--split", "a", "--matches", "b"], ("not allowed", "see astra score --help")),
+        ([*SCORE, "--bogus"], ("--bogus", "see astra score --help")),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
+    assert [word for word in words if word not in err] == [], err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "score"])
+def test_the_help_of_a_command_explains_every_argument(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    options = text.partition("options:\n")[2].partition("example:\n")[0]
+    for option in re.split(r"\n(?=  -)", options.rstrip()):
+        flags, *meaning = re.split(r" {2,}|\n +", option.strip())
+        assert meaning, f"{flags} is not explained"
+
+
 # Bad input; what each file's reader says in detail is tested with the reader
 
 

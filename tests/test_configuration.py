@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.configuration import differences, from_json, load_config, override, to_json
+from astra_jax.configuration import (
+    differences,
+    find_config,
+    from_json,
+    load_config,
+    override,
+    to_json,
+)
 from astra_jax.defaults import paper
 from astra_jax.errors import UserError
 
@@ -82,6 +89,24 @@ def test_an_override_that_fits_nothing_is_named_in_one_line(argument, named):
 def test_a_missing_config_file_is_named():
     with pytest.raises(UserError, match="nowhere.py"):
         load_config("nowhere.py")
+
+
+def test_a_shipped_config_is_read_where_the_folder_has_none_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(find_config("configs/astra.py")) == CONFIGS / "astra.py"
+    assert load_config("configs/astra.py:visual").data.audio is None
+    own = tmp_path / "configs" / "astra.py"
+    own.parent.mkdir()
+    own.write_text("from astra_jax.defaults import paper as get_config\n", encoding="utf-8")
+    assert find_config("configs/astra.py") == "configs/astra.py"
+    assert load_config("configs/astra.py").data.audio is not None
+
+
+@pytest.mark.parametrize("name", ["astra.py", "configs/none.py", "other/astra.py", "configs"])
+def test_no_other_name_stands_for_a_shipped_config(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=name):
+        find_config(name)
 
 
 def test_a_fault_inside_a_config_file_is_its_last_line(tmp_path):

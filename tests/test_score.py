@@ -176,16 +176,6 @@ def test_nothing_is_written_when_the_score_fails(
     assert not file.parent.exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["score"], ["score", "--lables", "x"], ["score", "--metric", "at9"], ["dance"], []],
-)
-def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-
-
 def test_arguments_that_score_does_not_know_are_refused(folders: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         score(folders, "--config.seed=1")

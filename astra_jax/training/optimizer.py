@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
@@ -15,9 +16,9 @@ class AmsgradState(NamedTuple):
     """Step count, first and second moments, and the running maximum of the second."""
 
     count: jax.Array
-    mu: optax.Updates
-    nu: optax.Updates
-    nu_max: optax.Updates
+    mu: PyTree[jax.Array]
+    nu: PyTree[jax.Array]
+    nu_max: PyTree[jax.Array]
 
 
 def scale_by_amsgrad(

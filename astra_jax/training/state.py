@@ -27,7 +27,7 @@ class TrainState:
 
     step: Int[Array, ""]
     params: Any
-    optimizer: optax.OptState
+    optimizer: Any
     loss_sums: Float[Array, "3"]
     skipped: Int[Array, "3"]
     average: Any = None
