@@ -32,6 +32,9 @@ class Checkpoints:
         """Saves the state after `step` steps, unless it is there already."""
         if step in self._latest.all_steps():
             return
+        # Its progress says which checkpoint is the best: a run killed with this one on disk
+        # and that one not would go on, or be finished, without it.
+        self._best.wait_until_finished()
         self._latest.save(
             step,
             args=ocp.args.Composite(
@@ -63,9 +66,12 @@ class Checkpoints:
         """Saves the parameters as the best so far."""
         # A run that stopped between its best and its latest checkpoint comes by here again;
         # Orbax takes no step that isn't above the ones it has.
-        for other in self._best.all_steps():
-            if other >= step:
-                self._best.delete(other)
+        others = [other for other in self._best.all_steps() if other >= step]
+        if others == [step]:
+            # The same parameters: deleting them first would leave none to a kill in between.
+            return
+        for other in others:
+            self._best.delete(other)
         self._best.save(step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
 
     def restore_best(self, abstract_params: Any) -> tuple[int, Any]:
