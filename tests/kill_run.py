@@ -33,7 +33,7 @@ ARGUMENTS = (
 QUOTAS = {"checkpoint write": 5, "validation": 3}
 START_UPS = 2
 # Kills are spread over this part of the steps, so that the last ones still find work to disturb.
-SPREAD = 0.9
+SPREAD = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +72,24 @@ def targets_of(kills: int, rng: random.Random) -> list[str]:
     return targets
 
 
-def aim_at(target: str, part: float, pace: Pace, rng: random.Random) -> Aim:
-    """A random moment of a target, from about this part (0 to 1) of the run on."""
+def aim_at(target: str, part: float, reached: int, pace: Pace, rng: random.Random) -> Aim:
+    """A random moment of a target, from about this part (0 to 1) of the run on.
+
+    `reached` is the step that the run has come to: where that is further the next chance is
+    taken, so that the run doesn't end before its kills.
+    """
     step = int(SPREAD * part * pace.steps)
+    ahead = reached > step
     delay = rng.uniform(0, pace.seconds[target])
     if target == "start-up":
         return Aim("starts", delay=delay)
     if target == "checkpoint write":
-        # Not the first: the run would get nowhere between two kills.
-        return Aim("write begins", step, count=rng.randint(1, 3), delay=delay)
+        # The first would do, but the run should get somewhere between two kills.
+        count = 1 if ahead else rng.randint(1, 3)
+        return Aim("write begins", step, count=count, delay=delay)
     if target == "validation":
         return Aim("validation begins", step, delay=delay)
-    return Aim("step", step, count=rng.randint(1, 40), delay=delay)
+    return Aim("step", step, count=rng.randint(1, 5 if ahead else 40), delay=delay)
 
 
 def kill_often(run: WatchedRun, kills: int, pace: Pace, seed: int, log: Path) -> list[Hit]:
@@ -93,7 +99,8 @@ def kill_often(run: WatchedRun, kills: int, pace: Pace, seed: int, log: Path) ->
     while targets:
         part = min(1.0, (len(hits) + rng.random()) / kills)
         target = targets.pop(0)
-        aim = aim_at(target, part, pace, rng)
+        reached = max((hit.step or 0 for hit in hits), default=0)
+        aim = aim_at(target, part, reached, pace, rng)
         hit = run.kill_at(aim)
         hits.append(hit)
         line = {

@@ -27,8 +27,8 @@ def runs(tmp_path_factory, compiled_folder) -> tuple[WatchedRun, WatchedRun, lis
     folder = tmp_path_factory.mktemp("kills")
     config = ["--config", str(Path(__file__).with_name("tiny.py"))]
     data = f"--config.data.root={write_data(folder / 'data')}"
-    # Two devices: programs for eight take longer to compile and to load.
-    flags = "--xla_force_host_platform_device_count=2"
+    # Two devices and no optimisation: compiling and loading programs is most of the time.
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     arguments = ["train", *config, data, *EVERYTHING_RANDOM]
     whole, killed = (
         WatchedRun(arguments, folder / name, compiled_folder, XLA_FLAGS=flags)

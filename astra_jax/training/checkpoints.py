@@ -55,6 +55,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
         with self._saving():
+            # The progress says which checkpoint is the best: a run killed with this one on disk
+            # and that one not would go on, or be finished, without it.
+            self._best.wait_until_finished()
             # The end of an epoch whose validation was interrupted comes by here twice.
             if step in self._latest.all_steps():
                 self._latest.wait_until_finished()
@@ -80,8 +83,14 @@ class Checkpoints:
             except UserError as error:
                 errors.append(error)
                 continue
-            for damaged in steps[: len(errors)]:
-                _log.warning("%s; going on from step %d", errors.pop(0), step)
+            for damaged, told in zip(steps, errors, strict=False):
+                _log.warning(
+                    "%s/%d: the checkpoint is damaged (%s): deleted, going on from step %d",
+                    self._latest.directory,
+                    damaged,
+                    _words(told.__cause__ or told),
+                    step,
+                )
                 self._latest.delete(damaged)
             return restored.state, restored.progress
         raise errors[0]
@@ -90,11 +99,14 @@ class Checkpoints:
         """Saves the parameters as the best so far."""
         # A run that stopped between its best and its latest checkpoint comes by here again;
         # Orbax takes no step that isn't above the ones it has.
+        others = [other for other in self._best.all_steps() if other >= step]
+        if others == [step]:
+            # The same parameters: deleting them first would leave none to a kill in between.
+            return
         args = ocp.args.Composite(params=ocp.args.StandardSave(params))
         with self._saving():
-            for other in self._best.all_steps():
-                if other >= step:
-                    self._best.delete(other)
+            for other in others:
+                self._best.delete(other)
             self._best.save(step, args=args)
 
     def restore_best(self, abstract_params: Any) -> tuple[int, Any]:
@@ -178,7 +190,7 @@ def _check_model(folder: Any, abstract: Any) -> None:
             )
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
