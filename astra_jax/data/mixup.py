@@ -112,12 +112,12 @@ def balanced_partners(
         held = holds[batch][:, classes]
         counts = held.sum(axis=0)
         singles = rng.integers(SLOTS, size=len(classes))
-        for index in np.flatnonzero(counts):
-            holders = batch[held[:, index]]
+        for entered in np.flatnonzero(counts):
+            holders = batch[held[:, entered]]
             if len(holders) >= SLOTS:
-                slots[index] = holders[:SLOTS]
+                slots[entered] = holders[:SLOTS]
             else:
-                slots[index, singles[index]] = holders[0]
+                slots[entered, singles[entered]] = holders[0]
     return partners
 
 

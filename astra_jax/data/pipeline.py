@@ -7,7 +7,7 @@ files.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grain
@@ -60,7 +60,7 @@ class TrainingStream:
         """The plan of an epoch, counted from 0; the same in every process."""
         return self._loader.plan(epoch)
 
-    def batches(self, start_step: int, total_steps: int) -> Iterator[dict[str, Any]]:
+    def batches(self, start_step: int, total_steps: int) -> Generator[dict[str, Any], None, None]:
         """Batches start_step, ..., total_steps - 1 (this process's slice of each), as NumPy arrays.
 
         Close the iterator, or exhaust it, to end its threads or worker processes.

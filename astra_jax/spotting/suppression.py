@@ -1,7 +1,7 @@
 """Dense scores to spots: the paper's one-dimensional Soft-NMS, and plain suppression."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -100,7 +100,7 @@ class SuppressionSpec:
 
         Raises UserError where the number of windows is neither 1 nor the number of classes.
         """
-        windows: Sequence[float] = self.windows_seconds
+        windows = self.windows_seconds
         if len(windows) == 1:
             windows = windows * classes
         if len(windows) != classes:

@@ -5,6 +5,7 @@ import dataclasses
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
@@ -43,7 +44,7 @@ class Losses:
 
 
 def classification_loss(
-    probabilities: Float[Array, "clip position class"],
+    probabilities: Float[Array | np.ndarray, "clip position class"],
     targets: Float[Array, "clip position class"],
     focal: bool = True,
 ) -> Float[Array, ""]:
@@ -60,8 +61,8 @@ def classification_loss(
 
 
 def displacement_loss(
-    mean: Float[Array, "clip position class"],
-    log_variance: Float[Array, "clip position class"] | None,
+    mean: Float[Array | np.ndarray, "clip position class"],
+    log_variance: Float[Array | np.ndarray, "clip position class"] | None,
     targets: Float[Array, "clip position class"],
     mask: Bool[Array, "clip position class"],
     class_targets: Float[Array, "clip position class"],

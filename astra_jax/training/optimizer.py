@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
@@ -14,7 +15,7 @@ from astra_jax.errors import UserError
 class AmsgradState(NamedTuple):
     """Step count, first and second moments, and the running maximum of the second."""
 
-    count: jax.Array
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count, as optax's states do
     mu: optax.Updates
     nu: optax.Updates
     nu_max: optax.Updates

@@ -128,7 +128,7 @@ def make_train_step(
 
         def loss(params: Any) -> tuple[Array, Array]:
             rngs = {"dropout": dropout, "augment": augment}
-            predictions = model.apply({"params": params}, batch, train=True, rngs=rngs)
+            predictions: Any = model.apply({"params": params}, batch, train=True, rngs=rngs)
             parts = losses(
                 predictions,
                 batch["class_targets"],
