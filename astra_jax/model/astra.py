@@ -103,6 +103,7 @@ class ASTRA(nn.Module):
 
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
+        inputs = jax.tree.map(jnp.asarray, inputs)
         shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
         return self.decode(*self.embed(inputs, train), train, shortcut)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
 
@@ -73,7 +74,10 @@ class SuppressionSpec:
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], positions_per_second: float, threshold: float = 0.01
+        cls,
+        config: Mapping[str, Any] | ConfigDict,
+        positions_per_second: float,
+        threshold: float = 0.01,
     ) -> "SuppressionSpec":
         """Read `kind`, `decay`, `windows_seconds`, `window_scale` of `inference.suppression`.
 
