@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
-from beartype import BeartypeConf, beartype
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
-# A whole number will do for a float, as type checkers have it.
-_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# A whole number will do for a float, as type checkers have it, and NumPy's numbers for Python's.
+_NUMBERS = {int: int | np.integer, float: float | int | np.integer | np.floating}
+_check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict(_NUMBERS)))
 
 # JAX rebuilds the state around leaves that are no arrays (shapes, shardings); values of a user's
 # config are checked by hand, for a UserError.
