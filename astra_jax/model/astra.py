@@ -108,7 +108,9 @@ class ASTRA(nn.Module):
         return self.decode(*self.embed(inputs, train), train, shortcut)
 
 
-def _joined(streams: list[Array], present: list[Array | None]) -> Array | None:
+def _joined(
+    streams: list[Float[Array, "clip _ dim"]], present: list[Bool[Array, "clip _"] | None]
+) -> Bool[Array, "clip token"] | None:
     """One mask over all tokens, None where no stream has one."""
     if all(mask is None for mask in present):
         return None

@@ -73,7 +73,12 @@ class _Residual(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, sublayer: Callable[[Array], Array], train: bool) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "*batch dim"],
+        sublayer: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
+        train: bool,
+    ) -> Float[Array, "*batch dim"]:
         drop = nn.Dropout(self.config.dropout, deterministic=not train)
         norm = layer_norm(self.config.compute_dtype, "norm")
         if self.config.norm == "pre":

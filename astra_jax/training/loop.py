@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -162,7 +163,7 @@ class Trainer:
             self._show(bar, epoch, (epoch + 1) * spe, previous)
             self._check_finite((epoch + 1) * spe, previous)
 
-    def _check_finite(self, step: int, values: jax.Array) -> None:
+    def _check_finite(self, step: int, values: Float[Array, "3"]) -> None:
         """Raises UserError where `values`, of step `step` (from 1), or the parameters blew up.
 
         Finite losses can leave parameters that are not: both are looked at before saving.
@@ -170,7 +171,7 @@ class Trainer:
         if not np.isfinite(values[0]) or not np.isfinite(self._norm(self.state.params)):
             raise _diverged(step, self.workdir)
 
-    def _show(self, bar: tqdm, epoch: int, step: int, values: jax.Array) -> None:
+    def _show(self, bar: tqdm, epoch: int, step: int, values: Float[Array, "3"]) -> None:
         # Reading the value of the step before waits for that one only.
         loss = float(values[0])
         if not math.isfinite(loss):

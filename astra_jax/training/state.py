@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.model.start import apply_start
@@ -62,7 +62,7 @@ def example_inputs(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def init_params(config: ModelConfig, key: jax.Array) -> Any:
+def init_params(config: ModelConfig, key: Key[Array, ""]) -> Any:
     """Fresh parameters of `ASTRA(config)`."""
     params = ASTRA(config).init(key, example_inputs(config), train=False)["params"]
     return apply_start(params, config)
@@ -90,7 +90,7 @@ def init_state(
 ) -> TrainState:
     """The state before step 0, drawn from `seed` and placed on every device of `mesh`."""
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: Key[Array, ""]) -> TrainState:
         params = init_params(config, key)
         return TrainState(
             jnp.zeros([], jnp.int32),
@@ -126,7 +126,7 @@ def make_train_step(
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, Float[Array, "3"]]:
         dropout, augment = jax.random.split(jax.random.fold_in(base_key, state.step))
 
-        def loss(params: Any) -> tuple[Array, Array]:
+        def loss(params: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:
             rngs = {"dropout": dropout, "augment": augment}
             predictions: Any = model.apply({"params": params}, batch, train=True, rngs=rngs)
             parts = losses(
