@@ -39,6 +39,8 @@ setup(
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
         ],
+        # What the checks need beside them (CONTRIBUTING.md).
+        "dev": ["mypy>=2.0", "pre-commit>=4.0", "pytest-cov>=7.0", "ruff>=0.17"],
     },
     entry_points={"console_scripts": ["astra = astra_jax.cli:main"]},
 )
