@@ -45,7 +45,7 @@ class Losses:
 
 def classification_loss(
     probabilities: Float[Array | np.ndarray, "clip position class"],
-    targets: Float[Array, "clip position class"],
+    targets: Float[Array | np.ndarray, "clip position class"],
     focal: bool = True,
 ) -> Float[Array, ""]:
     """Binary cross-entropy, focal with gamma = 1 (equation 1).
@@ -63,9 +63,9 @@ def classification_loss(
 def displacement_loss(
     mean: Float[Array | np.ndarray, "clip position class"],
     log_variance: Float[Array | np.ndarray, "clip position class"] | None,
-    targets: Float[Array, "clip position class"],
-    mask: Bool[Array, "clip position class"],
-    class_targets: Float[Array, "clip position class"],
+    targets: Float[Array | np.ndarray, "clip position class"],
+    mask: Bool[Array | np.ndarray, "clip position class"],
+    class_targets: Float[Array | np.ndarray, "clip position class"],
     mask_radius: int,
 ) -> Float[Array, ""]:
     """Negative log likelihood of displacements where a target exists (equation 2).
@@ -89,9 +89,9 @@ def displacement_loss(
 
 def losses(
     predictions: Predictions,
-    class_targets: Float[Array, "clip position class"],
-    displacements: Float[Array, "clip position class"],
-    displacement_mask: Bool[Array, "clip position class"],
+    class_targets: Float[Array | np.ndarray, "clip position class"],
+    displacements: Float[Array | np.ndarray, "clip position class"],
+    displacement_mask: Bool[Array | np.ndarray, "clip position class"],
     config: LossConfig,
 ) -> Losses:
     """Both losses and `classification_weight * L_c + displacement_weight * L_d`."""
