@@ -52,6 +52,8 @@ setup(
             "tensorboardX>=2.6",
             "setuptools>=77",  # builds the wheel that a test installs
         ],
+        # What the checks need beside them (CONTRIBUTING.md).
+        "dev": ["mypy>=2.0", "pre-commit>=4.0", "pytest-cov>=7.0", "ruff>=0.17"],
     },
     entry_points={"console_scripts": ["astra = astra_jax.cli:main"]},
 )

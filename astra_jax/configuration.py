@@ -45,7 +45,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     file, _, argument = path.partition(":")
     file = find_config(file)
     loader = SourceFileLoader("astra_config", file)
-    module = module_from_spec(spec_from_loader(loader.name, loader))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None  # there is one for every loader
+    module = module_from_spec(spec)
     try:
         loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()

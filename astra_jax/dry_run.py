@@ -98,10 +98,9 @@ def _measured_steps(trainer: Trainer) -> DryRun:
     compile_seconds = time.monotonic() - started
     needed = _memory(compiled, trainer, batch)
     parameters, shapes = trainer.parameters, _shapes(batch)
-    # The measured state is donated: the trainer's own must not be looked at again.
-    state, trainer.state = trainer.state, None
     with contextlib.closing(stream.batches(0, STEPS + 1)) as batches:
-        seconds, steps = _time_steps(compiled, state, batches, sharding)
+        # The state is donated: it must not be looked at again.
+        seconds, steps = _time_steps(compiled, trainer.state, batches, sharding)
     return DryRun(
         parameters=parameters,
         memory=needed,

@@ -212,8 +212,9 @@ def _at_work(lock: Path) -> str:
 def _scores(folder: Path, run: Run) -> Iterator[tuple[str, dict[str, float]]]:
     for path in sorted(folder.glob("*/metrics.json")):
         blocks = _object(path, run)
-        values = {name: _number(_get(blocks, name, "a_mAP")) for name in ("tight", "loose")}
-        if None not in values.values():
+        found = {name: _number(_get(blocks, name, "a_mAP")) for name in ("tight", "loose")}
+        values = {name: value for name, value in found.items() if value is not None}
+        if len(values) == len(found):
             yield path.parent.name, values
         elif blocks:
             run.damaged.append(f"{path}: damaged, left out (no tight and loose a_mAP)")

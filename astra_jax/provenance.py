@@ -106,7 +106,8 @@ def fingerprint(halves: Sequence[Half]) -> str:
     """
     hashed = hashlib.sha256()
     for half in halves:
-        spec, names = half.spec, []
+        spec = half.spec
+        names: list[list[object] | None] = []
         roots = [spec.features_root] * len(half.sources) + [spec.audio_root]
         for file, root in zip((*half.sources, half.audio), roots, strict=True):
             if not isinstance(file, ArrayFile):  # absent, or a clock

@@ -11,7 +11,10 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import checked_types  # noqa: E402
 import pytest  # noqa: E402
+
+checked_types.install()
 
 
 @pytest.fixture(scope="session")

@@ -127,9 +127,7 @@ def test_a_signal_in_a_validation_does_not_wait_for_its_end(
     assert end_faults(workdir, whole) == []
 
 
-def test_a_signal_before_the_first_step_ends_the_process_at_once_and_leaves_nothing(
-    root, tmp_path
-):
+def test_a_signal_before_the_first_step_ends_the_process_at_once_and_leaves_nothing(root, tmp_path):
     workdir = tmp_path / "run"
     code = (
         "import os, signal, sys, time; from astra_jax import cli, runs\n"

@@ -173,14 +173,14 @@ def test_a_token_sees_its_own_segment_only():
     config = small(encoder_layers=2, dropout=0.0)
     encoder = Encoder(config)
     rng = np.random.default_rng(0)
-    streams = (rng.normal(size=(1, 10, 16)), rng.normal(size=(1, 5, 16)))
+    streams = tuple(jnp.asarray(rng.normal(size=(1, n, 16))) for n in (10, 5))
     # The second layer sees all, so look at one layer: of two, the first cuts into 2 segments.
     params = encoder.init(jax.random.key(0), streams, None)["params"]
     one = {"layer_0": params["layer_0"]}
     layer_only = Encoder(small(encoder_layers=1, hierarchical=False))
     halves = [(streams[0][:, :5], streams[1][:, :2]), (streams[0][:, 5:], streams[1][:, 2:])]
     first, second = (layer_only.apply({"params": one}, half, None) for half in halves)
-    x = np.concatenate([first[:, :5], second[:, :5], first[:, 5:], second[:, 5:]], axis=1)
+    x = jnp.concatenate([first[:, :5], second[:, :5], first[:, 5:], second[:, 5:]], axis=1)
     whole = Encoder(small(encoder_layers=1, hierarchical=False)).apply(
         {"params": {"layer_0": params["layer_1"]}}, (x,), None
     )

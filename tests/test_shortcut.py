@@ -33,6 +33,11 @@ def predict(config, params, inputs):
     return ASTRA(config).apply({"params": params}, inputs)
 
 
+@partial(jax.jit, static_argnums=0)
+def see(config, params, features):
+    return Shortcut(config).apply({"params": params}, features)
+
+
 def fresh(config):
     return jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
 
@@ -49,9 +54,7 @@ def inputs_of(config, clips=2):
 
 def test_the_logits_of_the_shortcut_start_at_nothing():
     config = changed(shortcut_reach=2.0)
-    logits, queries = Shortcut(config).apply(
-        {"params": fresh(config)["shortcut"]}, inputs_of(config)["features"]
-    )
+    logits, queries = see(config, fresh(config)["shortcut"], inputs_of(config)["features"])
     assert logits.shape == (2, 8, 18) and not np.any(logits)
     assert queries.shape == (2, 8, 8) and np.std(queries) > 0.1
 
@@ -121,9 +124,7 @@ def test_only_the_first_columns_of_a_source_reach_the_shortcut():
     assert params["logits"]["kernel"].shape == (3 * 2, 18)
     before, after = inputs_of(config)["features"], inputs_of(config)["features"]
     after[0][..., 2:], after[1][:] = 7, 7
-    for one, other in zip(
-        *(Shortcut(config).apply({"params": params}, x) for x in (before, after)), strict=True
-    ):
+    for one, other in zip(*(see(config, params, x) for x in (before, after)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from astra_jax.errors import UserError
 
@@ -72,12 +72,12 @@ class ArrayFile:
         _check_finite(values, self.path, start)
         return values
 
-    def _contiguous(self, file: int, start: int, stop: int) -> np.ndarray:
+    def _contiguous(self, file: int, start: int, stop: int) -> Float[np.ndarray, "row column"]:
         step = self.columns * self.dtype.itemsize
         data = _pread(file, (stop - start) * step, self.offset + start * step, self.path)
         return np.frombuffer(data, self.dtype).reshape(stop - start, self.columns)
 
-    def _strided(self, file: int, start: int, stop: int) -> np.ndarray:
+    def _strided(self, file: int, start: int, stop: int) -> Float[np.ndarray, "row column"]:
         """One read a column: where the file holds column after column."""
         size = self.dtype.itemsize
         lines = np.empty((self.columns, stop - start), self.dtype)
@@ -145,7 +145,7 @@ def _changed(path: Path, what: str) -> UserError:
     )
 
 
-def _check_finite(values: np.ndarray, path: Path, start: int) -> None:
+def _check_finite(values: Float[np.ndarray, "row column"], path: Path, start: int) -> None:
     finite = np.isfinite(values)
     if finite.all():
         return

@@ -11,10 +11,10 @@ MAX_POWER = 7430.77
 MIN_POWER = 1e-10
 """Power below this counts as this."""
 
-Array = Float[np.ndarray, "*shape"] | Float[jax.Array, "*shape"]
 
-
-def power_to_db(power: Array, floor_db: float = -80.0) -> Array:
+def power_to_db(
+    power: Float[np.ndarray | jax.Array, "*shape"], floor_db: float = -80.0
+) -> Float[np.ndarray | jax.Array, "*shape"]:
     """Mel power to decibels below the power 7430.77, never below `floor_db`; any shape.
 
     NumPy arrays come back as NumPy arrays, JAX arrays as JAX arrays; float32 stays float32, half

@@ -112,12 +112,12 @@ def balanced_partners(
         held = holds[batch][:, classes]
         counts = held.sum(axis=0)
         singles = rng.integers(SLOTS, size=len(classes))
-        for index in np.flatnonzero(counts):
-            holders = batch[held[:, index]]
+        for entered in np.flatnonzero(counts):
+            holders = batch[held[:, entered]]
             if len(holders) >= SLOTS:
-                slots[index] = holders[:SLOTS]
+                slots[entered] = holders[:SLOTS]
             else:
-                slots[index, singles[index]] = holders[0]
+                slots[entered, singles[entered]] = holders[0]
     return partners
 
 
@@ -178,12 +178,18 @@ def _mix_rows(
 
 
 def _mix_where_present(
-    lam: np.float32, own: np.ndarray, own_mask: np.ndarray, partner: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    lam: np.float32,
+    own: Float32[np.ndarray, "*shape"],
+    own_mask: Bool[np.ndarray, "*#shape"],
+    partner: Float32[np.ndarray, "*shape"],
+    mask: Bool[np.ndarray, "*#shape"],
+) -> tuple[Float32[np.ndarray, "*shape"], Bool[np.ndarray, "*#shape"]]:
     """The mix where both are present, the one that is where one is, own's value elsewhere."""
     single = np.where(mask & ~own_mask, partner, own)
     return np.where(own_mask & mask, _blend(lam, own, partner), single), own_mask | mask
 
 
-def _blend(lam: np.float32, own: np.ndarray, partner: np.ndarray) -> np.ndarray:
+def _blend(
+    lam: np.float32, own: Float32[np.ndarray, "*shape"], partner: Float32[np.ndarray, "*shape"]
+) -> Float32[np.ndarray, "*shape"]:
     return lam * own + (1 - lam) * partner

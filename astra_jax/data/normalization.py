@@ -42,7 +42,8 @@ def measure(halves: Sequence[Half]) -> Normalizations:
 
 
 def _measure_source(halves: Sequence[Half], index: int, per_half: int) -> Normalization:
-    count, total, squares = 0, 0.0, 0.0
+    width = halves[0].spec.sources[index].width
+    count, total, squares = 0, np.zeros(width), np.zeros(width)
     for half in halves:
         file = half.sources[index]
         if file is None or file.rows == 0:

@@ -8,7 +8,7 @@ files.
 import functools
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grain
@@ -65,7 +65,7 @@ class TrainingStream:
         """The clips of batch `step` (from 0) in words, each once: match, half and start."""
         return self._loader.describe(step)
 
-    def batches(self, start_step: int, total_steps: int) -> Iterator[dict[str, Any]]:
+    def batches(self, start_step: int, total_steps: int) -> Generator[dict[str, Any], None, None]:
         """Batches start_step, ..., total_steps - 1 (this process's slice of each), as NumPy arrays.
 
         Close the iterator, or exhaust it, to end its threads or worker processes.

@@ -143,7 +143,7 @@ def _gaps(
     levels: Float[np.ndarray, "level"],
     quantiles: Float[np.ndarray, "level"],
     at: float | Float[np.ndarray, "draw"],
-) -> Float[np.ndarray, "..."]:
+) -> float | Float[np.ndarray, "draw"]:
     """Seconds at quantile levels `at`: linear between the measured ones, ends run on by a half."""
     levels = np.concatenate([[0.0], levels, [1.0]])
     ends = [0.5 * quantiles[0]], [1.5 * quantiles[-1] - 0.5 * quantiles[-2]]

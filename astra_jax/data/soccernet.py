@@ -196,10 +196,10 @@ def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
 
 def _index_half(spec: DataSpec, match: str, half: int) -> Half:
     folder = spec.features_root / match
-    sources: tuple[ArrayFile | Clock | None, ...] = tuple(
+    files = tuple(
         None if source.is_clock else _open_source(folder, half, source) for source in spec.sources
     )
-    lengths = _lengths(sources, [source.rows_per_second for source in spec.sources])
+    lengths = _lengths(files, [source.rows_per_second for source in spec.sources])
     audio, audio_lengths = None, {}
     if spec.audio is not None:
         audio = _open_audio(spec.audio_root / match, half, spec.audio)
@@ -216,9 +216,9 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
             _log.warning(
                 "%s: lasts %.1f s, its half %.1f s; masked past its end", path, length, seconds
             )
-    sources = tuple(
+    sources: tuple[ArrayFile | Clock | None, ...] = tuple(
         Clock(seconds, source.rows_per_second) if source.is_clock else file
-        for source, file in zip(spec.sources, sources, strict=True)
+        for source, file in zip(spec.sources, files, strict=True)
     )
     return Half(match, half, seconds, sources, audio, Events.none(), spec)
 

@@ -77,7 +77,7 @@ class DataSpec:
         return not all(source.is_clock for source in self.sources)
 
     @classmethod
-    def from_config(cls, data: Mapping[str, Any]) -> "DataSpec":
+    def from_config(cls, data: Mapping[str, Any] | ConfigDict) -> "DataSpec":
         """The spec of `config.data`.
 
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
@@ -121,7 +121,7 @@ class DataSpec:
         )
 
 
-def _root(data: Mapping[str, Any], key: str) -> Path:
+def _root(data: Mapping[str, Any] | ConfigDict, key: str) -> Path:
     value = data[key] if data[key] is not None else data["root"]
     if not value:
         raise UserError(
@@ -132,7 +132,10 @@ def _root(data: Mapping[str, Any], key: str) -> Path:
 
 
 def _fields(
-    item: Mapping[str, Any], where: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()
+    item: Mapping[str, Any] | ConfigDict,
+    where: str,
+    keys: tuple[str, ...],
+    optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     for key in item:
         if key not in keys + optional:
@@ -153,7 +156,7 @@ def _fields(
     return dict(item)
 
 
-def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
+def _source(item: Mapping[str, Any] | ConfigDict, where: str) -> SourceSpec:
     fields = _fields(
         item, where, ("pattern", "rows_per_second", "widths"), ("normalize", "shortcut_columns")
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Real
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _whole(radius: float) -> int:
 
 
 def refine(
-    positions: Float[np.ndarray, "*shape"], displacement_mean: Float[np.ndarray, "*shape"]
-) -> Float[np.ndarray, "*shape"]:
+    positions: Real[np.ndarray, "*#shape"], displacement_mean: Float[np.ndarray, "*#shape"]
+) -> Float[np.ndarray, "*#shape"]:
     """Where the model places the events: its output positions minus its displacements.
 
     Any shapes that broadcast; positions in, positions out, neither rounded nor clamped.

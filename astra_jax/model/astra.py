@@ -5,6 +5,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -21,12 +22,13 @@ class Predictions:
     """What ASTRA says of clips, for each output position and class (class 0 is background).
 
     Displacements are in output positions: an event lies at position - displacement. The log
-    variance is None for a model without uncertainty. All float32.
+    variance is None for a model without uncertainty. All float32;
+    NumPy arrays once they were fetched from the devices.
     """
 
-    probabilities: Float[Array, "clip position class"]
-    displacement_mean: Float[Array, "clip position class"]
-    displacement_log_variance: Float[Array, "clip position class"] | None
+    probabilities: Float[Array | np.ndarray, "clip position class"]
+    displacement_mean: Float[Array | np.ndarray, "clip position class"]
+    displacement_log_variance: Float[Array | np.ndarray, "clip position class"] | None
 
 
 class ASTRA(nn.Module):
@@ -48,7 +50,7 @@ class ASTRA(nn.Module):
             SourceEmbedding(cfg, source, name=f"source_{i}") for i, source in enumerate(cfg.sources)
         ]
         if cfg.audio is not None:
-            self.audio = AudioEmbedding(cfg)
+            self.audio = AudioEmbedding(cfg, cfg.audio)
         self.encoder = Encoder(cfg)
         self.decoder = Decoder(cfg)
         self.classification_head = PlainHead(cfg)
@@ -101,11 +103,14 @@ class ASTRA(nn.Module):
 
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
+        inputs = jax.tree.map(jnp.asarray, inputs)
         shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
         return self.decode(*self.embed(inputs, train), train, shortcut)
 
 
-def _joined(streams: list[Array], present: list[Array | None]) -> Array | None:
+def _joined(
+    streams: list[Float[Array, "clip _ dim"]], present: list[Bool[Array, "clip _"] | None]
+) -> Bool[Array, "clip token"] | None:
     """One mask over all tokens, None where no stream has one."""
     if all(mask is None for mask in present):
         return None

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from astra_jax.model.config import ModelConfig, SourceConfig
 from astra_jax.model.layers import Linear, clock, code_init
@@ -23,8 +23,10 @@ def temporal_dropout(
     return jnp.where(dropped[..., None], replacement.astype(steps.dtype), steps)
 
 
-def switched_order(key: Key[Array, ""], clips: int, steps: int, rate: float) -> Array:
-    """The order of time steps after temporal switch, `(clip, step)` integers (section 3.4).
+def switched_order(
+    key: Key[Array, ""], clips: int, steps: int, rate: float
+) -> Int[Array, "{clips} {steps}"]:
+    """The order of time steps after temporal switch (section 3.4).
 
     A walk from left to right: at step i, swap (i, i+1) with probability `rate` and go on at
     i+2, else go on at i+1. With one draw per step in advance, i is swapped where its draw

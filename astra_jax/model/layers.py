@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 
 def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     """Draws uniformly from [-bound, bound)."""
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    def init(
+        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> Float[Array, "*shape"]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -78,7 +80,9 @@ def sinusoids(times: Float[np.ndarray, " step"], dim: int) -> Float[np.ndarray, 
 def code_init(kind: str, times: Float[np.ndarray, " step"]) -> nn.initializers.Initializer:
     """Initial values of learned codes: uniform in [0, 1) as published, or `sinusoids(times)`."""
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    def init(
+        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> Float[Array, "*shape"]:
         if kind == "sinusoidal":
             return jnp.asarray(sinusoids(times, shape[-1]), dtype)
         return jax.random.uniform(key, shape, dtype)

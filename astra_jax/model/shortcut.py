@@ -11,7 +11,7 @@ from astra_jax.model.layers import Linear, clock
 
 def knots_of(reach: float, unit: float) -> list[float]:
     """Distances of 0, 1, 2, 4, 8, ... units to both sides, rising, none beyond `reach`."""
-    side = []
+    side: list[float] = []
     while (distance := unit * 2 ** len(side)) <= reach:
         side.append(distance)
     return [-distance for distance in reversed(side)] + [0.0] + side
@@ -66,6 +66,7 @@ class Shortcut(nn.Module):
     ) -> tuple[Float[Array, "clip position class"], Float[Array, "clip position dim"]]:
         """What is added to the logits and to the decoder's output; absent rows are zeros."""
         cfg = self.config
+        assert cfg.shortcut_reach is not None  # else ASTRA has no shortcut
         seen = []
         for rows, source in zip(features, cfg.sources, strict=True):
             columns = rows[..., : source.shortcut_columns]

@@ -73,7 +73,12 @@ class _Residual(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, sublayer: Callable[[Array], Array], train: bool) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "*batch dim"],
+        sublayer: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
+        train: bool,
+    ) -> Float[Array, "*batch dim"]:
         drop = nn.Dropout(self.config.dropout, deterministic=not train)
         norm = layer_norm(self.config.compute_dtype, "norm")
         if self.config.norm == "pre":
@@ -135,11 +140,11 @@ class Encoder(nn.Module):
                 x = layer(x, present, train)
                 continue
             index, used, slot = segment_slots(lengths, segments)
-            mask = jnp.broadcast_to(used, (x.shape[0], *used.shape))
+            mask: Array | None = None
             if present is not None:
-                mask = mask & present[:, index]
-            elif used.all():
-                mask = None
+                mask = present[:, index] & used
+            elif not used.all():
+                mask = jnp.broadcast_to(used, (x.shape[0], *used.shape))
             y = layer(x[:, index], mask, train)
             x = y.reshape(y.shape[0], -1, y.shape[-1])[:, slot]
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x

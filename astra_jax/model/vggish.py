@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from astra_jax.model.config import ModelConfig
+from astra_jax.model.config import AudioConfig, ModelConfig
 from astra_jax.model.embeddings import augment
 from astra_jax.model.layers import Linear, clock, code_init, symmetric_uniform
 
@@ -23,7 +23,7 @@ def _block(
         init = symmetric_uniform(1 / math.sqrt(9 * x.shape[-1]))
         x = nn.relu(
             nn.Conv(
-                cfg.audio.channels[i],
+                vggish.audio.channels[i],
                 (3, 3),
                 dtype=cfg.compute_dtype,
                 kernel_init=init,
@@ -42,11 +42,12 @@ class VGGish(nn.Module):
     """
 
     config: ModelConfig
+    audio: AudioConfig
 
     @nn.compact
     def __call__(self, images: Float[Array, "image frame mel"]) -> Float[Array, "image dim"]:
         """Embeds log-mel images (decibels, unscaled)."""
-        cfg, audio = self.config, self.config.audio
+        cfg, audio = self.config, self.audio
         x = images[..., None].astype(cfg.compute_dtype)
         convolve = nn.remat(_block, static_argnums=(2,)) if cfg.remat else _block
         for block in _BLOCKS:
@@ -61,9 +62,10 @@ class AudioEmbedding(nn.Module):
     """The audio tokens of a clip: one a segment, plus a time code and the audio code."""
 
     config: ModelConfig
+    audio: AudioConfig
 
     def setup(self) -> None:
-        cfg, audio = self.config, self.config.audio
+        cfg, audio = self.config, self.audio
         self.dropped_step = (
             self.param("dropped_step", nn.initializers.uniform(1.0), (audio.mels,))
             if cfg.temporal_dropout > 0
@@ -75,7 +77,7 @@ class AudioEmbedding(nn.Module):
             "time_code", code_init(cfg.codes, times), (audio.segments, cfg.dim)
         )
         self.audio_code = self.param("audio_code", nn.initializers.uniform(1.0), (cfg.dim,))
-        self.vggish = VGGish(cfg)
+        self.vggish = VGGish(cfg, audio)
 
     def project(
         self, segments: Float[Array, "clip segment frame mel"]
@@ -99,7 +101,7 @@ class AudioEmbedding(nn.Module):
 
         A segment is there where all its frames are.
         """
-        audio = self.config.audio
+        audio = self.audio
         if train:
             key = self.make_rng("augment")
             log_mel, present = augment(key, log_mel, present, self.dropped_step, self.config)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from astra_jax.data.clips import read_inputs
@@ -133,7 +133,9 @@ def averaged(
     for start in starts:
         total[start : start + length, 0] += weights[: positions - start]
 
-    def mean(windows: Float[np.ndarray, "window position class"]) -> np.ndarray:
+    def mean(
+        windows: Float[Array | np.ndarray, "window step class"],
+    ) -> Float[np.ndarray, "1 position class"]:
         summed = np.zeros((positions, windows.shape[-1]))
         for start, values in zip(starts, windows, strict=True):
             count = len(summed[start : start + length])
@@ -144,7 +146,7 @@ def averaged(
     return Predictions(
         mean(predictions.probabilities),
         mean(predictions.displacement_mean),
-        None if log_variance is None else np.log(mean(np.exp(log_variance))),
+        None if log_variance is None else np.log(mean(np.exp(np.asarray(log_variance)))),
     )
 
 
@@ -166,11 +168,11 @@ def land(
         starts: first position of each window in the half.
         positions: of the half.
     """
-    probabilities = predictions.probabilities[..., 1:]
+    probabilities = np.asarray(predictions.probabilities)[..., 1:]
     window, step, action = np.nonzero(probabilities > threshold)
     kept = (window, step, action)
     score = probabilities[kept].astype(np.float64)
-    mean = predictions.displacement_mean[..., 1:][kept].astype(np.float64)
+    mean = np.asarray(predictions.displacement_mean)[..., 1:][kept].astype(np.float64)
     landed = np.rint(refine(starts[window] + step, mean)).astype(np.int64)
     landed = np.clip(landed, 0, positions - 1)
     # Rising scores, and of equal ones the earliest last: the last assignment stays.
@@ -180,7 +182,7 @@ def land(
     dense[place] = score[order]
     if predictions.displacement_log_variance is None:
         return DenseScores(dense, None)
-    log_variance = predictions.displacement_log_variance[..., 1:][kept].astype(np.float64)
+    log_variance = np.asarray(predictions.displacement_log_variance)[..., 1:][kept]
     sigma = np.full_like(dense, np.nan)
-    sigma[place] = (np.exp(log_variance / 2) / positions_per_second)[order]
+    sigma[place] = (np.exp(log_variance.astype(np.float64) / 2) / positions_per_second)[order]
     return DenseScores(dense, sigma)

@@ -1,12 +1,13 @@
 """Dense scores to spots: the paper's one-dimensional Soft-NMS, and plain suppression."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
 
@@ -73,7 +74,10 @@ class SuppressionSpec:
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], positions_per_second: float, threshold: float = 0.01
+        cls,
+        config: Mapping[str, Any] | ConfigDict,
+        positions_per_second: float,
+        threshold: float = 0.01,
     ) -> "SuppressionSpec":
         """Read `kind`, `decay`, `windows_seconds`, `window_scale` of `inference.suppression`.
 
@@ -100,7 +104,7 @@ class SuppressionSpec:
 
         Raises UserError where the number of windows is neither 1 nor the number of classes.
         """
-        windows: Sequence[float] = self.windows_seconds
+        windows = self.windows_seconds
         if len(windows) == 1:
             windows = windows * classes
         if len(windows) != classes:

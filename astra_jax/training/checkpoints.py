@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,16 @@ _DISK_REASONS = tuple(
 class Checkpoints:
     """`WORKDIR/checkpoints/latest` and `best`, each a step folder that is complete or absent.
 
-    A latest checkpoint holds the whole training state and a small JSON of progress, a best
-    one only the parameters. Saving goes on in the background while training does.
+    (One that a kill met while it was deleted is neither; it counts as damaged.) A latest
+    checkpoint holds the whole training state and a small JSON of progress, a best one only the
+    parameters. Saving goes on in the background while training does.
     """
 
     def __init__(self, workdir: Path, read_only: bool = False) -> None:
         """`read_only` makes and cleans no folder: a training may be at work in this one."""
         root = (workdir / "checkpoints").absolute()
+        if not read_only and jax.process_index() == 0:
+            _clean(root)
         # One more than the newest: it is the way back where the newest can't be read.
         self._latest = _manager(root / "latest", 2, read_only)
         self._best = _manager(root / "best", 1, read_only)
@@ -201,10 +205,18 @@ def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManag
         )
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
-        cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager(directory, options=options)
+
+
+def _clean(root: Path) -> None:
+    """Takes away what a killed run left unfinished.
+
+    Orbax would do so in a thread, which fails with a traceback where the process ends early.
+    """
+    for folder in root.glob("*/*.orbax-checkpoint-tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

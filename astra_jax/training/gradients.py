@@ -37,7 +37,7 @@ def make_gradients(
 
         def loss(params: Any) -> tuple[Array, Array]:
             rngs = {"dropout": dropout, "augment": augment}
-            predictions = model.apply({"params": params}, batch, train=True, rngs=rngs)
+            predictions: Any = model.apply({"params": params}, batch, train=True, rngs=rngs)
             found = losses(
                 predictions,
                 batch["class_targets"],

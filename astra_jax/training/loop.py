@@ -297,10 +297,10 @@ def check_training(config: ConfigDict, devices: int) -> None:
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops the lines of epochs that the checkpoint resumed from doesn't hold."""
     if jax.process_index() == 0 and path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
-        if kept != lines:
-            write_atomically(path, "".join(line + "\n" for line in kept))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
+        if kept != text:
+            write_atomically(path, kept)
 
 
 def _step_of(line: str) -> float:

@@ -6,6 +6,7 @@ from typing import Literal
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
@@ -52,8 +53,8 @@ class Losses:
 
 
 def classification_loss(
-    probabilities: Float[Array, "clip position class"],
-    targets: Float[Array, "clip position class"],
+    probabilities: Float[Array | np.ndarray, "clip position class"],
+    targets: Float[Array | np.ndarray, "clip position class"],
     focal: bool = True,
     class_weights: tuple[float, ...] | None = None,
 ) -> Float[Array, ""]:
@@ -73,11 +74,11 @@ def classification_loss(
 
 
 def displacement_loss(
-    mean: Float[Array, "clip position class"],
-    log_variance: Float[Array, "clip position class"] | None,
-    targets: Float[Array, "clip position class"],
-    mask: Bool[Array, "clip position class"],
-    class_targets: Float[Array, "clip position class"],
+    mean: Float[Array | np.ndarray, "clip position class"],
+    log_variance: Float[Array | np.ndarray, "clip position class"] | None,
+    targets: Float[Array | np.ndarray, "clip position class"],
+    mask: Bool[Array | np.ndarray, "clip position class"],
+    class_targets: Float[Array | np.ndarray, "clip position class"],
     mask_radius: int,
     target_count: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
@@ -106,9 +107,9 @@ def displacement_loss(
 
 def losses(
     predictions: Predictions,
-    class_targets: Float[Array, "clip position class"],
-    displacements: Float[Array, "clip position class"],
-    displacement_mask: Bool[Array, "clip position class"],
+    class_targets: Float[Array | np.ndarray, "clip position class"],
+    displacements: Float[Array | np.ndarray, "clip position class"],
+    displacement_mask: Bool[Array | np.ndarray, "clip position class"],
     config: LossConfig,
     target_count: Float[Array, ""] | None = None,
 ) -> Losses:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
@@ -15,10 +15,10 @@ from astra_jax.errors import UserError
 class AmsgradState(NamedTuple):
     """Step count, first and second moments, and the running maximum of the second."""
 
-    count: jax.Array
-    mu: PyTree[jax.Array]
-    nu: PyTree[jax.Array]
-    nu_max: PyTree[jax.Array]
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count, as optax's states do
+    mu: PyTree[Array]
+    nu: PyTree[Array]
+    nu_max: PyTree[Array]
 
 
 def scale_by_amsgrad(

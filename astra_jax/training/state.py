@@ -1,14 +1,13 @@
 """The training state, how it starts, and one step of it."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.model.start import apply_start
@@ -46,6 +45,18 @@ class StepValues:
     skipped: Int[Array, "3"]
 
 
+class TrainStep(Protocol):
+    """A jitted step: (state, batch) to (next state, what the step tells); see `make_train_step`."""
+
+    def __call__(
+        self, state: TrainState, batch: dict[str, Any]
+    ) -> tuple[TrainState, StepValues]: ...
+
+    def lower(self, state: TrainState, batch: dict[str, Any]) -> jax.stages.Lowered:
+        """The step's program for such a state and batch, not yet compiled."""
+        ...
+
+
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh of all devices (or of those given) along the axis `data`."""
     devices = jax.devices() if devices is None else devices
@@ -73,7 +84,7 @@ def example_inputs(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def init_params(config: ModelConfig, key: jax.Array) -> Any:
+def init_params(config: ModelConfig, key: Key[Array, ""]) -> Any:
     """Fresh parameters of `ASTRA(config)`."""
     params = ASTRA(config).init(key, example_inputs(config), train=False)["params"]
     return apply_start(params, config)
@@ -101,7 +112,7 @@ def init_state(
 ) -> TrainState:
     """The state before step 0, drawn from `seed` and placed on every device of `mesh`."""
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: Key[Array, ""]) -> TrainState:
         params = init_params(config, key)
         return TrainState(
             jnp.zeros([], jnp.int32),
@@ -125,7 +136,7 @@ def make_train_step(
     mesh: Mesh,
     average_decay: float = 0.0,
     accumulation_steps: int = 1,
-) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, StepValues]]:
+) -> TrainStep:
     """The jitted step: (state, batch) to (next state, what the step tells).
 
     A step whose loss, gradients or new parameters are not finite is skipped: parameters,
