@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from astra_jax.cli import main, run_command, score_table
+from astra_jax.cli import main, run_command
 from astra_jax.data.soccernet import load_split
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, average_maps
+from astra_jax.evaluation.table import score_table
 from astra_jax.spotting.results import write_results
 
 FIRST, SECOND = "league/season/first", "league/season/second"
@@ -227,7 +228,7 @@ def test_config_values_reach_the_commands_that_take_them(monkeypatch: pytest.Mon
         """Stands in for the training."""
         seen.append(args)
 
-    monkeypatch.setattr("astra_jax.cli._train", train)
+    monkeypatch.setattr("astra_jax.commands.train.run", train)
     arguments = ["train", "--config", "c.py", "--config.data.root=/a b", "--workdir", "w"]
     assert main([*arguments, "--config.seed=1"]) == 0
     assert seen[0].config == "c.py"

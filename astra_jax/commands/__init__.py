@@ -1,0 +1,1 @@
+"""The subcommands of `astra`: a file each, with `add` (its arguments) and `run`."""
