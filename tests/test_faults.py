@@ -21,7 +21,7 @@ from astra_jax.cli import main
 from astra_jax.errors import UserError
 from astra_jax.files import append_line
 from astra_jax.lock import locked
-from astra_jax.training import loop
+from astra_jax.training import journal, loop
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent
@@ -287,7 +287,9 @@ def test_a_line_of_metrics_that_the_disk_does_not_take_is_one_line(
 ):
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "append_line", lambda path, line: append_line(Path("/dev/full"), line))
+        patch.setattr(
+            journal, "append_line", lambda path, line: append_line(Path("/dev/full"), line)
+        )
         assert main(command(root, workdir)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: /dev/full: No space left on device; free some space")

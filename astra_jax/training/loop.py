@@ -2,26 +2,24 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import optax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from astra_jax.data.pipeline import TrainingStream, put_batch
 from astra_jax.errors import Interrupted, UserError
-from astra_jax.files import append_line, write_atomically
 from astra_jax.model import ModelConfig
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.interruption import Interruption
+from astra_jax.training.journal import Journal
 from astra_jax.training.losses import LossConfig
-from astra_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import (
+    Progress,
     StepValues,
     batch_sharding,
     init_state,
@@ -30,24 +28,9 @@ from astra_jax.training.state import (
     parameter_count,
     replicated,
 )
-from astra_jax.training.trackers import Trackers
 
 # Parameters to scores; the one under "score" selects the best epoch.
 Validate = Callable[[Any], dict[str, float]]
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers beside the state; kept in each latest checkpoint.
-
-    `epochs`: those that have ended, their validation included.
-    """
-
-    epochs: int = 0
-    best_score: float | None = None
-    best_epoch: int = 0
-    seconds: float = 0.0
-    finished: bool = False
 
 
 class Trainer:
@@ -72,8 +55,6 @@ class Trainer:
         self.interruption = interruption
         self.mesh = make_mesh()
         optimizer = make_optimizer(config, stream.steps_per_epoch)
-        self.schedule: optax.Schedule = learning_rate_schedule(config, stream.steps_per_epoch)
-        self.total_steps = stream.steps_per_epoch * config.training.epochs
         self.step = make_train_step(
             model_config,
             LossConfig.from_config(config),
@@ -94,6 +75,7 @@ class Trainer:
         # An epoch in which nothing is learned ends the run, however few steps it has.
         self._most_skipped = min(config.training.most_skipped_steps, stream.steps_per_epoch)
         self.progress = Progress()
+        self._journal = Journal(config, workdir, stream.steps_per_epoch)
         self.checkpoints = Checkpoints(workdir)
         try:
             self._restore()
@@ -103,7 +85,7 @@ class Trainer:
 
     def _restore(self) -> None:
         if self.checkpoints.latest_step() is None:
-            _truncate_metrics(self.workdir / "metrics.jsonl", 0)
+            self._journal.cut(0)
             return
         sharding = replicated(self.mesh)
         abstract = jax.tree.map(
@@ -112,7 +94,7 @@ class Trainer:
         )
         self.state, progress = self.checkpoints.restore_latest(abstract)
         self.progress = Progress(**progress)
-        _truncate_metrics(self.workdir / "metrics.jsonl", int(self.state.step))
+        self._journal.cut(int(self.state.step))
 
     def run(self) -> Progress:
         """Trains to the end (or to the early stop) and returns how it went."""
@@ -120,14 +102,12 @@ class Trainer:
         self._started = time.monotonic() - self.progress.seconds
         if self.progress.finished:
             return self.progress
-        with (
-            contextlib.closing(self.stream.batches(start, self.total_steps)) as batches,
-            self._progress_bar(start) as bar,
-            contextlib.closing(Trackers(self.config, self.workdir, start)) as self.trackers,
-        ):
-            for epoch in range(self.progress.epochs, self.config.training.epochs):
-                self._train_epoch(epoch, batches, bar)
-                self._end_epoch(epoch + 1, bar)
+        epochs = self.config.training.epochs
+        stream = self.stream.batches(start, epochs * self.stream.steps_per_epoch)
+        with contextlib.closing(stream) as batches, self._journal.open(start):
+            for epoch in range(self.progress.epochs, epochs):
+                self._train_epoch(epoch, batches)
+                self._end_epoch(epoch + 1)
                 if self.progress.finished:
                     break
         return self.progress
@@ -145,17 +125,7 @@ class Trainer:
             raise
         self.checkpoints.close()
 
-    def _progress_bar(self, start: int) -> tqdm:
-        return tqdm(
-            total=self.total_steps,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=1.0,
-            disable=jax.process_index() != 0,
-        )
-
-    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Any]], bar: tqdm) -> None:
+    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Any]]) -> None:
         """Steps to the end of epoch `epoch` (from 0). Metrics are read one step late."""
         spe, sharding = self.stream.steps_per_epoch, batch_sharding(self.mesh)
         every = self.config.training.checkpoint_every_steps
@@ -165,15 +135,15 @@ class Trainer:
             self.state, values = self.step(self.state, batch)
             self.interruption.defer()
             if previous is not None:
-                self._show(bar, epoch, step, previous)
+                self._show(step, previous)
             previous = values
             if self.interruption.asked(step + 1):
-                self._show(bar, epoch, step + 1, values)
+                self._show(step + 1, values)
                 self._save_and_end()
             if every and (step + 1) % every == 0 and (step + 1) % spe:
                 self._save_latest()
         if previous is not None:
-            self._show(bar, epoch, (epoch + 1) * spe, previous)
+            self._show((epoch + 1) * spe, previous)
 
     def _next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
         try:
@@ -184,25 +154,13 @@ class Trainer:
                 self._save_and_end()
             raise
 
-    def _show(self, bar: tqdm, epoch: int, step: int, values: StepValues) -> None:
+    def _show(self, step: int, values: StepValues) -> None:
         """Tells of step `step` (from 1); UserError where too many were skipped in a row."""
         # Reading the values of the step before waits for that one only.
         told = jax.device_get(values)
-        of_epoch, in_a_row, in_all = (int(count) for count in told.skipped)
-        if in_a_row >= self._most_skipped:
+        if (in_a_row := int(told.skipped[1])) >= self._most_skipped:
             raise self._diverged(step, in_a_row)
-        if in_a_row and jax.process_index() == 0:
-            bar.write(f"step {step}: skipped, its loss or its gradients are no finite numbers")
-        bar.update(step - bar.n)
-        rate = bar.format_dict["rate"]
-        clips = f"{rate * self.config.training.batch_size:.0f}" if rate else "?"
-        lr = float(self.schedule(step - 1 - in_all))
-        skipped = f", {of_epoch} skipped" if of_epoch else ""
-        bar.set_postfix_str(
-            f"epoch {epoch + 1}, loss {float(told.losses[0]):.3f}{skipped}, lr {lr:.1e}, "
-            f"{clips} clips/s",
-            refresh=False,
-        )
+        self._journal.step(step, told)
 
     def _diverged(self, step: int, in_a_row: int) -> UserError:
         return UserError(
@@ -212,7 +170,7 @@ class Trainer:
             "optimizer.learning_rate in another --workdir"
         )
 
-    def _end_epoch(self, epoch: int, bar: tqdm) -> None:
+    def _end_epoch(self, epoch: int) -> None:
         """Validates where it is due, writes the epoch's line, saves, and decides on stopping."""
         training = self.config.training
         last = epoch == training.epochs
@@ -231,16 +189,7 @@ class Trainer:
             self._keep_best(epoch, None)
         self.progress.finished, self.progress.epochs = last, epoch
         self.progress.seconds = time.monotonic() - self._started
-        line = self._metrics_line(epoch, scores)
-        if scores and jax.process_index() == 0:
-            bar.write(
-                f"epoch {epoch}: loss {line['loss']:.3f}, validation tight Average-mAP "
-                f"{scores['score']:.4f} (best {self.progress.best_score:.4f} in epoch "
-                f"{self.progress.best_epoch})"
-            )
-        if jax.process_index() == 0:
-            append_line(self.workdir / "metrics.jsonl", json.dumps(line))
-        self.trackers.log(line["step"], line)
+        self._journal.epoch(epoch, self.state, scores, self.progress)
         self._save_latest()
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
@@ -258,25 +207,6 @@ class Trainer:
         self.checkpoints.wait()
         raise self.interruption.error(int(self.state.step))
 
-    def _metrics_line(self, epoch: int, scores: dict[str, float]) -> dict[str, Any]:
-        step = epoch * self.stream.steps_per_epoch
-        skipped, _, skipped_in_all = (int(count) for count in self.state.skipped)
-        taken = self.stream.steps_per_epoch - skipped
-        total, classification, displacement = (
-            float(value) / taken for value in self.state.loss_sums
-        )
-        return {
-            "epoch": epoch,
-            "step": step,
-            "loss": total,
-            "classification_loss": classification,
-            "displacement_loss": displacement,
-            "skipped_steps": skipped,
-            "learning_rate": float(self.schedule(step - 1 - skipped_in_all)),
-            "validation": scores,
-            "seconds": round(self.progress.seconds, 2),
-        }
-
     @property
     def parameters(self) -> int:
         """Size of the model."""
@@ -292,19 +222,3 @@ def check_training(config: ConfigDict, devices: int) -> None:
             f"config.training.batch_size: {config.training.batch_size} clips cannot be split "
             f"over {devices} devices{in_parts}: choose a multiple of {devices * parts}"
         )
-
-
-def _truncate_metrics(path: Path, step: int) -> None:
-    """Drops the lines of epochs that the checkpoint resumed from doesn't hold."""
-    if jax.process_index() == 0 and path.exists():
-        text = path.read_text(encoding="utf-8", errors="replace")
-        kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
-        if kept != text:
-            write_atomically(path, kept)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return float("inf")  # cut off in the middle of writing, or damaged

@@ -1,6 +1,7 @@
 """The training state, how it starts, and one step of it."""
 
-from typing import Any, Protocol
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
 
 import flax
 import jax
@@ -45,6 +46,21 @@ class StepValues:
     skipped: Int[Array, "3"]
 
 
+@dataclasses.dataclass
+class Progress:
+    """What the loop remembers beside the state; kept in each latest checkpoint.
+
+    `epochs`: those that have ended, their validation included.
+    """
+
+    epochs: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@runtime_checkable  # the tests check arguments as they are passed
 class TrainStep(Protocol):
     """A jitted step: (state, batch) to (next state, what the step tells); see `make_train_step`."""
 

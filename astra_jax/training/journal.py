@@ -1,0 +1,106 @@
+"""What a run tells of itself: a bar on the terminal, `metrics.jsonl`, the trackers."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from astra_jax.files import append_line, write_atomically
+from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.state import Progress, StepValues, TrainState
+from astra_jax.training.trackers import Trackers
+
+
+class Journal:
+    """One run's; of several processes the first one tells, the others are silent."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, steps_per_epoch: int) -> None:
+        self._config, self._workdir, self._steps_per_epoch = config, workdir, steps_per_epoch
+        self._speaks = jax.process_index() == 0
+        self._schedule = learning_rate_schedule(config, steps_per_epoch)
+
+    def cut(self, step: int) -> None:
+        """Drops the lines of epochs that the checkpoint of `step` does not hold."""
+        path = self._workdir / "metrics.jsonl"
+        if self._speaks and path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
+            if kept != text:
+                write_atomically(path, kept)
+
+    @contextlib.contextmanager
+    def open(self, step: int) -> Iterator[None]:
+        """Shows the bar and reports to the trackers until it is left, from `step` on."""
+        with (
+            contextlib.closing(Trackers(self._config, self._workdir, step)) as self._trackers,
+            tqdm(
+                total=self._steps_per_epoch * self._config.training.epochs,
+                initial=step,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=1.0,
+                disable=not self._speaks,
+            ) as self._bar,
+        ):
+            yield
+
+    def step(self, step: int, told: StepValues) -> None:
+        """Tells of step `step` (from 1)."""
+        of_epoch, in_a_row, in_all = (int(count) for count in told.skipped)
+        if in_a_row and self._speaks:
+            self._bar.write(
+                f"step {step}: skipped, its loss or its gradients are no finite numbers"
+            )
+        self._bar.update(step - self._bar.n)
+        rate = self._bar.format_dict["rate"]
+        clips = f"{rate * self._config.training.batch_size:.0f}" if rate else "?"
+        skipped = f", {of_epoch} skipped" if of_epoch else ""
+        self._bar.set_postfix_str(
+            f"epoch {(step - 1) // self._steps_per_epoch + 1}, loss {float(told.losses[0]):.3f}"
+            f"{skipped}, lr {self._rate(step, in_all):.1e}, {clips} clips/s",
+            refresh=False,
+        )
+
+    def epoch(
+        self, epoch: int, state: TrainState, scores: dict[str, float], progress: Progress
+    ) -> None:
+        """Tells of epoch `epoch` (from 1), which `state` is the end of."""
+        skipped, _, in_all = (int(count) for count in state.skipped)
+        taken, step = self._steps_per_epoch - skipped, epoch * self._steps_per_epoch
+        total, classification, displacement = (float(value) / taken for value in state.loss_sums)
+        line: dict[str, Any] = {
+            "epoch": epoch,
+            "step": step,
+            "loss": total,
+            "classification_loss": classification,
+            "displacement_loss": displacement,
+            "skipped_steps": skipped,
+            "learning_rate": self._rate(step, in_all),
+            "validation": scores,
+            "seconds": round(progress.seconds, 2),
+        }
+        if scores and self._speaks:
+            self._bar.write(
+                f"epoch {epoch}: loss {total:.3f}, validation tight Average-mAP "
+                f"{scores['score']:.4f} (best {progress.best_score:.4f} in epoch "
+                f"{progress.best_epoch})"
+            )
+        if self._speaks:
+            append_line(self._workdir / "metrics.jsonl", json.dumps(line))
+        self._trackers.log(step, line)
+
+    def _rate(self, step: int, skipped: int) -> float:
+        # The optimiser's count stands still where a step is skipped.
+        return float(self._schedule(step - 1 - skipped))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return float("inf")  # cut off in the middle of writing, or damaged
