@@ -35,7 +35,7 @@ def make_gradients(
     ) -> tuple[Any, Float[Array, "3"]]:
         dropout, augment = jax.random.split(key)
 
-        def loss(params: Any) -> tuple[Array, Array]:
+        def loss(params: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:
             rngs = {"dropout": dropout, "augment": augment}
             predictions: Any = model.apply({"params": params}, batch, train=True, rngs=rngs)
             found = losses(

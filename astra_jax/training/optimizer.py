@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
@@ -16,9 +16,9 @@ class AmsgradState(NamedTuple):
     """Step count, first and second moments, and the running maximum of the second."""
 
     count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count, as optax's states do
-    mu: PyTree[Array]
-    nu: PyTree[Array]
-    nu_max: PyTree[Array]
+    mu: PyTree[Float[Array, "..."]]
+    nu: PyTree[Float[Array, "..."]]
+    nu_max: PyTree[Float[Array, "..."]]
 
 
 def scale_by_amsgrad(
