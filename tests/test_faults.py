@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -145,6 +146,26 @@ def test_a_signal_before_the_first_step_ends_the_process_at_once_and_leaves_noth
     assert done.returncode == 143
     assert done.stderr.strip().startswith("ended by SIGTERM; a training goes on when")
     assert not workdir.exists()
+
+
+def test_a_signal_that_ends_the_loading_processes_as_well_leaves_a_saved_state(
+    root, whole, tmp_path, monkeypatch, capsys
+):
+    """As Slurm's, which goes to every process of a job."""
+    workdir = tmp_path / "run"
+
+    def tell_all() -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+            process.join()
+        tell(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, tell_all)
+        assert main(command(root, workdir, "--config.data.workers=1")) == 143
+    assert "behind step 2, saved" in capsys.readouterr().err
+    assert main(command(root, workdir)) == 0
+    assert end_faults(workdir, whole) == []
 
 
 # Two runs in one folder
@@ -295,6 +316,15 @@ def test_a_line_of_metrics_that_the_disk_does_not_take_is_one_line(
     assert error.startswith("error: /dev/full: No space left on device; free some space")
     assert main(command(root, workdir)) == 0
     assert end_faults(workdir, whole) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(root, capsys):
+    workdir = Path("/sys/astra_run")  # refused to root as well
+    if not workdir.parent.is_dir():
+        pytest.skip("no /sys here")
+    assert main(command(root, workdir)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {workdir}: ")
 
 
 # Data
