@@ -12,7 +12,7 @@ _check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict(_NUMBERS)))
 
 # JAX rebuilds the state around leaves that are no arrays (shapes, shardings); values of a user's
 # config are checked by hand, for a UserError.
-_UNCHECKED = ("TrainState.__init__", "ModelConfig.__init__")
+_UNCHECKED = ("TrainState.__init__", "StepValues.__init__", "ModelConfig.__init__")
 
 
 def check_types(function: Callable) -> Callable:

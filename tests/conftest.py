@@ -1,15 +1,20 @@
-"""The suite runs on eight simulated devices; the flag must be set before jax is imported."""
+"""The suite runs on eight simulated devices; the flags must be set before jax is imported."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
+# Compiling takes longer than running here: LLVM's optimisation is left out (the goldens have it).
+for flag, value in (
+    ("xla_force_host_platform_device_count", 8),
+    ("xla_backend_optimization_level", 0),
+):
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={value}".strip()
 
+import functools  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import checked_types  # noqa: E402
 import pytest  # noqa: E402
@@ -41,3 +46,64 @@ def compile_once(compiled_folder: Path) -> Iterator[None]:
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def programs_once(compile_once: None) -> Iterator[None]:
+    """Runs of one config in a module share their traced programs, and the state they start from.
+
+    Tracing a tiny run takes longer than the run, each time that it is started.
+    """
+    import jax
+
+    from astra_jax.spotting import inference
+    from astra_jax.training import loop
+
+    optimizers: dict[str, Any] = {}
+    states: dict[Any, Any] = {}
+    programs: dict[Any, Any] = {}
+    make_optimizer, init_state = loop.make_optimizer, loop.init_state
+    begin = inference.Predictor.__init__
+
+    def optimizer_once(config: Any, steps_per_epoch: int) -> Any:
+        read = (config.optimizer, config.training.epochs, config.training.batch_size)
+        return optimizers.setdefault(
+            f"{read} {steps_per_epoch}", make_optimizer(config, steps_per_epoch)
+        )
+
+    def state_once(*args: Any, **kwargs: Any) -> Any:
+        key = (*args, *kwargs.values())
+        if key not in states:
+            state = init_state(*args, **kwargs)
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+            states[key] = jax.device_get(state), shardings
+        # A copy: the state is donated.
+        return jax.device_put(*states[key])
+
+    def begin_once(self: Any, config: Any, model: Any, params: Any) -> None:
+        begin(self, config, model, params)
+        self._apply = programs.setdefault(model, self._apply)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_optimizer", optimizer_once)
+        patch.setattr(loop, "init_state", state_once)
+        patch.setattr(loop, "make_train_step", functools.cache(loop.make_train_step))
+        patch.setattr(inference.Predictor, "__init__", begin_once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Runs take the first device alone: eight cost several times as much."""
+    import jax
+
+    from astra_jax.spotting import inference
+    from astra_jax.training import loop, state
+
+    def mesh(devices: object = None) -> Any:
+        return state.make_mesh(jax.devices()[:1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", mesh)
+        patch.setattr(inference, "make_mesh", mesh)
+        yield

@@ -16,6 +16,9 @@ from kills import arrays_of
 from astra_jax.errors import UserError
 from astra_jax.training.checkpoints import Checkpoints
 
+# Threads of TensorStore, when a file is damaged; `launch.messages` leaves it out.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def renamed(monkeypatch) -> list[str]:

@@ -24,7 +24,7 @@ from astra_jax.defaults import paper
 from astra_jax.model import Predictions
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
 from astra_jax.spotting.suppression import SuppressionSpec
-from astra_jax.training import state
+from astra_jax.training import gradients, state
 from astra_jax.training.losses import LossConfig
 
 # What one class reads as a whole and refuses unknown keys of, or keys that are a config's choice.
@@ -128,7 +128,7 @@ def read_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """What training and evaluation read."""
     workdir = tmp_path_factory.mktemp("reads")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (state, runs):
+        for module in (state, gradients, runs):
             monkeypatch.setattr(module, "ASTRA", Flat)
         for module in (checks, configuration):
             monkeypatch.setattr(module, "paper", with_invented_keys)

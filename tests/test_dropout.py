@@ -70,7 +70,7 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
         return out
 
     layer = EncoderLayer(config)
-    x = np.random.default_rng(0).normal(size=(4, 20, 64)).astype(np.float32)
+    x = jax.random.normal(jax.random.key(2), (4, 20, 64))
     params = layer.init(jax.random.key(0), x, None, False)
     with nn.intercept_methods(note):
         layer.apply(params, x, None, True, rngs={"dropout": jax.random.key(1)})

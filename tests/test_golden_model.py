@@ -33,11 +33,16 @@ def inputs_of(golden):
     return {"features": (golden["features"],), "log_mel": log_mel}
 
 
+def optimized(function):
+    """Jitted as users have it; the rest of the suite compiles quickly."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 3})
+
+
 @pytest.mark.parametrize("name", ["forward_audio", "forward_visual"])
 def test_forward_equals_the_published_model(name):
     golden = load(name)
     config, params = from_state_dict(tensors(golden, "sd/"), heads=8, hierarchical=True)
-    apply = jax.jit(lambda params, inputs: ASTRA(config).apply({"params": params}, inputs))
+    apply = optimized(lambda params, inputs: ASTRA(config).apply({"params": params}, inputs))
     out = apply(params, inputs_of(golden))
     np.testing.assert_allclose(out.probabilities, golden["probs"], atol=1e-4)
     np.testing.assert_allclose(out.displacement_mean, golden["displacement_mean"], atol=1e-4)
@@ -77,7 +82,7 @@ def test_three_steps_equal_the_published_training(name):
         optax.add_decayed_weights(1e-5), scale_by_amsgrad(), optax.scale(-float(golden["lr"]))
     )
     state = optimizer.init(params)
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    step = optimized(jax.value_and_grad(loss, has_aux=True))
     for i in range(3):
         (_, parts), grads = step(params)
         if i == 0:

@@ -276,7 +276,7 @@ def test_temporal_dropout_replaces_whole_steps_by_the_learned_vector():
 
 
 def test_augmentation_and_dropout_act_in_training_only():
-    params = fresh_params(SMALL)
+    params = jax.tree.map(jnp.asarray, fresh_params(SMALL))
     inputs = random_inputs(SMALL, 2)
 
     @jax.jit

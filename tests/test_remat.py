@@ -34,9 +34,13 @@ AGAIN = dataclasses.replace(MODEL, remat=True)
 def inputs_of(part):
     rng = np.random.default_rng(2)
     if part is VGGish:
-        return (rng.normal(size=(8, 16, 16)).astype(np.float32),)
-    tokens = rng.normal(size=(8, 64, 8)).astype(np.float32)
+        return (jnp.asarray(rng.normal(size=(8, 16, 16)), jnp.float32),)
+    tokens = jnp.asarray(rng.normal(size=(8, 64, 8)), jnp.float32)
     return ((tokens,) if part is Encoder else tokens), None, True
+
+
+def built(part, config):
+    return part(config, config.audio) if part is VGGish else part(config)
 
 
 def loss_of(part, config):
@@ -44,14 +48,14 @@ def loss_of(part, config):
 
     def loss(params):
         rngs = {"dropout": jax.random.key(1)}
-        out = part(config).apply({"params": params}, *inputs_of(part), rngs=rngs)
+        out = built(part, config).apply({"params": params}, *inputs_of(part), rngs=rngs)
         return jnp.sum(jnp.square(out)), out
 
     return loss
 
 
 def start(part, config, key):
-    return part(config).init(key, *inputs_of(part))["params"]
+    return built(part, config).init(key, *inputs_of(part))["params"]
 
 
 def random_params(part):
