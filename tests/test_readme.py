@@ -1,0 +1,52 @@
+"""What the README promises of names and messages is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from astra_jax.configuration import flattened
+from astra_jax.defaults import paper
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def messages() -> list[str]:
+    """The phrases in the first column of the table of errors."""
+    rows = [line for line in section("When something goes wrong").splitlines() if line[:3] == "| `"]
+    return [phrase for row in rows for phrase in re.findall("`([^`]+)`", row.split(" | ")[0])]
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    """The package's text, strings that go on in the next line joined."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "astra_jax").rglob("*.py")]
+    return re.sub(r'"\s*\n\s*f?"', "", "\n".join(texts))
+
+
+@pytest.mark.parametrize("phrase", messages())
+def test_an_error_in_the_readme_is_one_that_the_package_raises(phrase, source):
+    # Three dots and N stand for what differs: in the source, something in braces.
+    pattern = re.sub(r"\\\.\\\.\\\.|\bN\b", r"[^\\n]*", re.escape(phrase))
+    assert re.search(pattern, source), phrase
+
+
+def test_the_table_of_errors_is_read():
+    assert len(messages()) > 15
+
+
+def test_the_options_in_the_readme_are_keys_of_the_config():
+    keys = set(flattened(paper()))
+    named = re.findall(r"`([a-z_]+\.[a-z_.]+)=", section("Options"))
+    named += re.findall(r"`[^`]* ([a-z_]+\.[a-z_.]+)=", section("Options"))
+    assert len(named) >= 12 and [key for key in named if key not in keys] == []
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(links) > 5 and [link for link in links if not (ROOT / link).exists()] == []
