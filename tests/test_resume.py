@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +49,24 @@ def start(
     )
 
 
+def start_two(script: str, command: Sequence[str], compiled: Path) -> list[subprocess.Popen]:
+    """Two processes of one run, with four devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        start(
+            [str(HERE.parent / script), *command, "--distributed"],
+            compiled,
+            devices=4,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+
+
 def ended(process: subprocess.Popen, code: int = 0) -> str:
     try:
         out, err = process.communicate(timeout=300)
@@ -79,20 +99,7 @@ def test_two_processes_train_and_evaluate_as_one(root, tmp_path, compiled_folder
         arguments(root, together, *overrides),
         [*evaluation, str(together), "--out", str(tmp_path / "out2")],
     ):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        processes = [
-            start(
-                [str(HERE.parent / f"{script}.py"), *command, "--distributed"],
-                compiled_folder,
-                devices=4,
-                JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(index),
-            )
-            for index in range(2)
-        ]
+        processes = start_two(f"{script}.py", command, compiled_folder)
         printed = [ended(process) for process in processes]
         # Gloo, which connects processes on CPUs, greets by itself.
         said = [[line for line in out.splitlines() if "[Gloo]" not in line] for out in printed]
@@ -113,3 +120,27 @@ def test_two_processes_train_and_evaluate_as_one(root, tmp_path, compiled_folder
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     blocks = [json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("out", "out2")]
     assert blocks[0]["loose"]["a_mAP"] == pytest.approx(blocks[1]["loose"]["a_mAP"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_to_one_process_ends_both_behind_the_same_step(
+    root, tmp_path, compiled_folder, told, number
+):
+    latest = tmp_path / "run" / "checkpoints" / "latest"
+    overrides = ["--config.training.epochs=40", "--config.training.validate_every_epochs=40"]
+    _, *command = arguments(root, tmp_path / "run", *overrides)
+    processes = start_two("train.py", command, compiled_folder)
+    deadline = time.monotonic() + 200
+    while not list(latest.glob("[0-9]*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    processes[told].send_signal(number)
+    said = [process.communicate(timeout=200)[1] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], said
+    saved = max(int(path.name) for path in latest.glob("[0-9]*") if path.name.isdigit())
+    assert f"ended by SIGTERM behind step {saved}, saved" in said[0]
+    assert 3 <= saved < 120
+    for process in start_two("train.py", command, compiled_folder):
+        ended(process)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 120
+    assert [row["step"] for row in epochs(tmp_path / "run")] == list(range(3, 121, 3))
