@@ -11,7 +11,9 @@ for flag, value in (
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={value}".strip()
 
+import contextlib  # noqa: E402
 import functools  # noqa: E402
+import gc  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -92,9 +94,8 @@ def programs_once(compile_once: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def one_device() -> Iterator[None]:
-    """Runs take the first device alone: eight cost several times as much."""
+@contextlib.contextmanager
+def _first_device() -> Iterator[None]:
     import jax
 
     from astra_jax.spotting import inference
@@ -107,3 +108,24 @@ def one_device() -> Iterator[None]:
         patch.setattr(loop, "make_mesh", mesh)
         patch.setattr(inference, "make_mesh", mesh)
         yield
+
+
+@pytest.fixture(scope="module")
+def module_on_one_device() -> Iterator[None]:
+    """The runs of a module take the first device alone: eight cost several times as much."""
+    with _first_device():
+        yield
+
+
+@pytest.fixture
+def one_device() -> Iterator[None]:
+    """The runs of a test take the first device alone."""
+    with _first_device():
+        yield
+
+
+@pytest.fixture
+def orbax_may_complain() -> Iterator[None]:
+    """For tests in which Orbax fails: what it leaves is taken away, with its complaints, here."""
+    yield
+    gc.collect()

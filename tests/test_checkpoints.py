@@ -17,7 +17,10 @@ from astra_jax.errors import UserError
 from astra_jax.training.checkpoints import Checkpoints
 
 # Threads of TensorStore, when a file is damaged; `launch.messages` leaves it out.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("orbax_may_complain"),
+]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from astra_jax.files import append_line
 from astra_jax.lock import locked
 from astra_jax.training import journal, loop
 
-pytestmark = pytest.mark.usefixtures("one_device", "programs_once")
+pytestmark = pytest.mark.usefixtures("module_on_one_device", "programs_once")
 HERE = Path(__file__).parent
 STEPS = 9  # of a tiny run, three an epoch
 
@@ -36,7 +36,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, one_device: None, programs_once: None
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    module_on_one_device: None,
+    programs_once: None,
 ) -> Path:
     """The folder of a run that nothing befell."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
@@ -254,6 +257,8 @@ def test_too_many_skipped_in_a_row_end_the_run_and_name_the_clips(root, tmp_path
 # Damaged checkpoints
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("orbax_may_complain")
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     root, whole, tmp_path, monkeypatch, capsys
 ):
@@ -287,8 +292,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# Orbax leaves what it was at.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("orbax_may_complain")
 def test_a_checkpoint_that_the_disk_does_not_take_leaves_the_one_before(
     root, whole, tmp_path, monkeypatch, capsys
 ):

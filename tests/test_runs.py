@@ -250,6 +250,7 @@ def scored_run(monkeypatch, run: Run, workdir: Path, scores: list[float], **trai
     return runs.train(config, workdir)
 
 
+@pytest.mark.usefixtures("one_device")
 def test_training_stops_when_patience_ends(run, tmp_path, monkeypatch):
     scores = [0.3, 0.2, 0.1]
     summary = scored_run(monkeypatch, run, tmp_path, scores, patience_epochs=2)
@@ -260,6 +261,7 @@ def test_training_stops_when_patience_ends(run, tmp_path, monkeypatch):
     assert scored_run(monkeypatch, run, tmp_path, [], patience_epochs=2) == summary
 
 
+@pytest.mark.usefixtures("one_device")
 def test_an_equal_score_counts_as_better(run, tmp_path, monkeypatch):
     scores = [0.3, 0.3, 0.1, 0.2]
     summary = scored_run(monkeypatch, run, tmp_path, scores, patience_epochs=2)
@@ -267,12 +269,14 @@ def test_an_equal_score_counts_as_better(run, tmp_path, monkeypatch):
     assert steps_in(tmp_path / "checkpoints" / "best") == [6]
 
 
+@pytest.mark.usefixtures("one_device")
 def test_validation_is_every_so_many_epochs_and_at_the_end(run, tmp_path, monkeypatch):
     summary = scored_run(monkeypatch, run, tmp_path, [0.2, 0.1], validate_every_epochs=4)
     scores = [line["validation"].get("score") for line in lines(tmp_path / "metrics.jsonl")]
     assert scores == [None, None, None, 0.2, None, 0.1] and summary["best_epoch"] == 4
 
 
+@pytest.mark.usefixtures("one_device")
 def test_without_a_validation_split_the_last_epoch_is_kept(run, tmp_path):
     config = tiny_config(run.root)
     config.data.splits.valid = ""
@@ -307,6 +311,7 @@ def test_damaged_lines_of_metrics_are_left_out(tmp_path, damage):
     assert path.read_text() == '{"step": 3}\n{"step": 6}\n'
 
 
+@pytest.mark.usefixtures("one_device")
 def test_features_too_large_for_a_finite_loss_stop_the_run(tmp_path):
     write_data(tmp_path / "data")
     path = tmp_path / "data" / TRAIN / "1_wide.npy"
@@ -323,6 +328,7 @@ def test_features_too_large_for_a_finite_loss_stop_the_run(tmp_path):
 # With audio
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_run_with_audio(tmp_path):
     write_data(tmp_path, (TRAIN,))
     for half in (1, 2):

@@ -36,6 +36,7 @@ def config(tmp_path):
     return config
 
 
+@pytest.mark.usefixtures("one_device")
 def test_the_recipe_for_little_data_trains_and_predicts(config, tmp_path):
     check(config)
     runs.train(config, tmp_path / "run")

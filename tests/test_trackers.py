@@ -169,7 +169,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_written(
     check_trackers(paper())
 
 
-@pytest.mark.usefixtures("compile_once")
+@pytest.mark.usefixtures("one_device", "programs_once")
 def test_a_run_that_goes_on_is_shown_as_its_metrics(tmp_path, wandb, monkeypatch):
     write_data(tmp_path / "data")
     workdir = tmp_path / "run"
