@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from astra_jax import __version__
 from astra_jax.commands import evaluate, runs, score, train
-from astra_jax.errors import GOES_ON, Interrupted, UserError
+from astra_jax.errors import Interrupted, UserError
 
 _MENDS = {
     errno.ENOSPC: "free some space, then give the same command again",
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Spot the actions of football broadcasts.",
         epilog="astra COMMAND --help: the arguments of one command, and an example.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"astra_jax {__version__}", help="print the version"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, evaluate, score, runs):
@@ -64,6 +68,6 @@ def run_command(command: Callable[[], None]) -> int:
         print(end, file=sys.stderr)
         return 128 + end.signal
     except KeyboardInterrupt:
-        print(f"interrupted; {GOES_ON}", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0

@@ -62,7 +62,9 @@ def measure(config: ConfigDict, workdir: Path) -> DryRun:
         tempfile.TemporaryDirectory(prefix="astra_dry_run_", ignore_cleanup_errors=True) as folder,
         memory.shortage(memory.TRAINING),
     ):
-        interruption = Interruption(at_once=lambda: shutil.rmtree(folder, ignore_errors=True))
+        interruption = Interruption(
+            at_once=lambda: shutil.rmtree(folder, ignore_errors=True), goes_on=False
+        )
         with interruption.watched():
             _simulate(config, workdir.expanduser(), Path(folder) / "matches")
             prepared = prepare(config, Path(folder))

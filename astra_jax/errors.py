@@ -2,8 +2,6 @@
 
 from signal import Signals
 
-GOES_ON = "a training goes on when the same command is given again"
-
 
 class UserError(Exception):
     """Something the user can mend.
@@ -16,7 +14,7 @@ class UserError(Exception):
 class Interrupted(BaseException):
     """A signal, by its number, ended the command: no fault, so no handler of faults takes it.
 
-    `saved_step`: the step behind which the run can go on, None where nothing new was saved.
+    `saved_step`: the step behind which a training can go on, None where nothing new was saved.
     """
 
     def __init__(self, signal: int, saved_step: int | None = None) -> None:
@@ -25,4 +23,4 @@ class Interrupted(BaseException):
 
     def __str__(self) -> str:
         saved = "" if self.saved_step is None else f" behind step {self.saved_step:,}, saved"
-        return f"ended by {Signals(self.signal).name}{saved}; {GOES_ON}"
+        return f"ended by {Signals(self.signal).name}{saved}: the same command again goes on"

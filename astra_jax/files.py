@@ -6,16 +6,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_UNFINISHED = ".unfinished"
+
 
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Writes `data` to `path` by way of a temporary file beside it; makes its folder."""
     content = data.encode() if isinstance(data, str) else data
-    with _naming(path):
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+        )
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut may leave the name and no content
             # mkstemp's files are for their owner only; results are to be shared.
             os.chmod(name, 0o644)
             os.replace(name, path)
@@ -24,14 +30,20 @@ def write_atomically(path: Path, data: str | bytes) -> None:
             raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Takes away what a killed process left of its writing into `folder`, below it not."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds `line` to the file at `path`."""
-    with _naming(path), open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Errors of the disk name `path`: a full one's name a temporary file, or none."""
     try:
         yield

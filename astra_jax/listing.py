@@ -6,6 +6,7 @@ Nothing of JAX is imported here: a list of runs takes no seconds.
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def find_runs(root: Path) -> list[Run]:
     root = root.expanduser()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name the one that runs lie in")
-    return [read_run(folder, _name(folder, root)) for folder in _folders(root, LEVELS)]
+    return [read_run(folder, _name(folder, root)) for folder in _folders(root, LEVELS, set())]
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -72,8 +73,11 @@ def read_run(folder: Path, name: str) -> Run:
     first = starts[0] if isinstance(starts, list) and starts else None
     started = _get(first, "started")
     if not isinstance(started, str):
-        modified = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
-        started = modified.isoformat(timespec="seconds")
+        try:
+            modified = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
+            started = modified.isoformat(timespec="seconds")
+        except OSError:  # a link to nowhere, or a run that is being deleted
+            started = ""
     run.started = started
     return run
 
@@ -116,17 +120,21 @@ def difference_table(found: dict[str, list[Any]], first: str, second: str) -> st
     return "\n".join(f"{a.ljust(widths[0])}  {b.ljust(widths[1])}  {c}" for a, b, c in rows)
 
 
-def _folders(folder: Path, levels: int) -> Iterator[Path]:
+def _folders(folder: Path, levels: int, seen: set[Path]) -> Iterator[Path]:
     try:
         names = {path.name: path.is_dir() for path in folder.iterdir()}
-    except OSError:  # not ours to read
+        real = folder.resolve()
+    except (OSError, RuntimeError):  # not ours to read, or a circle of links
         return
+    if real in seen:
+        return
+    seen.add(real)
     if "config.json" in names and any(part in names for part in _PARTS):
         yield folder
         return
     below = sorted(folder / name for name, is_folder in names.items() if is_folder)
     for path in below if levels else ():
-        yield from _folders(path, levels - 1)
+        yield from _folders(path, levels - 1, seen)
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -227,7 +235,9 @@ def _get(value: Any, *keys: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Also not the infinite, nor a whole number that no float holds: no score is such a one.
+    return value if number and abs(value) <= sys.float_info.max else None
 
 
 def _row(run: Run) -> tuple[str, ...]:

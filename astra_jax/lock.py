@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.errors import UserError
+from astra_jax.files import naming
 
 FILE_NAME = "run.lock"
 
@@ -41,8 +42,6 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
         "process": os.getpid(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
 
     def give_back() -> None:
         path.unlink(missing_ok=True)
@@ -51,6 +50,9 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
                 folder.rmdir()
 
     try:
+        with naming(path):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
         yield give_back
     finally:
         give_back()

@@ -101,10 +101,12 @@ def model_of(config: ConfigDict) -> ModelConfig:
 def matches_of(config: ConfigDict, split: str) -> tuple[str, ...]:
     """The matches of a split of the config, or of a text file of them; raises UserError."""
     # As a dict: a ConfigDict would take the dot of a file's name for a path of keys.
-    name = config.data.splits.to_dict().get(split, split)
+    splits = config.data.splits.to_dict()
+    name = splits.get(split, split)
     if not name:
         raise UserError(f"data.splits.{split}: names no list of matches; set it")
-    return load_split(name, config.data.labels_root or config.data.root)
+    known = f"data.splits, or name one of its splits ({', '.join(splits)})"
+    return load_split(name, config.data.labels_root or config.data.root, known)
 
 
 def labels_of(spec: DataSpec, matches: Sequence[str]) -> Labels | None:

@@ -20,7 +20,7 @@ from astra_jax.data.normalization import normalized
 from astra_jax.data.soccernet import DataSpec, check_roots, index_halves
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
-from astra_jax.files import write_atomically
+from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.lock import locked
 from astra_jax.model import ASTRA
 from astra_jax.preparation import (
@@ -44,8 +44,8 @@ from astra_jax.training.trackers import check_trackers
 _log = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation: where the data lie, how they are loaded, how
-# many windows are predicted at a time, and who is told of it.
-_MOVABLE = (
+# many windows are predicted at a time, who is told of it, and splits that training doesn't read.
+_MAY_DIFFER = (
     "data.root",
     "data.labels_root",
     "data.features_root",
@@ -83,6 +83,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
     """`train` in a folder that is ours."""
+    if jax.process_index() == 0:
+        remove_unfinished(workdir)
     prepared = prepare(config, workdir)
     validate = _validator(prepared, interruption)
     with memory.shortage(memory.TRAINING):
@@ -102,7 +104,7 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
             return summary
     else:
         _log.info(
-            "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s)",
+            "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
             workdir,
             f"{trainer.parameters:,}",
             len(prepared.halves) // 2,
@@ -161,6 +163,8 @@ def evaluate(
         UserError: anything a user can mend.
     """
     config = override(from_json(workdir.expanduser() / "config.json"), overrides)
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out}: is the folder of a run: choose one in it for --out, as {out}/test")
     check(config)
     suppression_of(config)
     spec = DataSpec.from_config(config.data)
@@ -236,12 +240,17 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) else None
 
 
+def _may_differ(key: str) -> bool:
+    other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
+    return key in _MAY_DIFFER or other_split
+
+
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:
     """A folder with checkpoints takes no other config, but for where the data lie."""
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return
-    changed = [key for key in differences(config, from_json(path)) if key not in _MOVABLE]
+    changed = [key for key in differences(config, from_json(path)) if not _may_differ(key)]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "

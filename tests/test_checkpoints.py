@@ -15,6 +15,7 @@ from kills import arrays_of
 
 from astra_jax.errors import UserError
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.state import Progress
 
 # Threads of TensorStore, when a file is damaged; `launch.messages` leaves it out.
 pytestmark = [
@@ -42,7 +43,7 @@ def renamed(monkeypatch) -> list[str]:
 def test_the_best_checkpoint_is_complete_before_the_latest_that_tells_of_it(tmp_path, renamed):
     checkpoints, state = Checkpoints(tmp_path), {"weights": jnp.arange(3.0)}
     checkpoints.save_best(3, state)
-    checkpoints.save_latest(3, state, {"best_epoch": 1})
+    checkpoints.save_latest(3, state, Progress(best_epoch=1))
     checkpoints.close()
     assert renamed == ["best/3", "latest/3"]
 
@@ -86,7 +87,7 @@ def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     checkpoints = Checkpoints(folder)
     for step in (1, 2):
-        checkpoints.save_latest(step, state_of(step), {"epochs": step})
+        checkpoints.save_latest(step, state_of(step), Progress(epochs=step))
     checkpoints.save_best(2, state_of(2))
     checkpoints.close()
     return folder
@@ -114,7 +115,7 @@ def test_whatever_file_of_the_newest_is_damaged_what_is_restored_is_whole(
         with contextlib.closing(Checkpoints(folder)) as checkpoints:
             state, progress = checkpoints.restore_latest(abstract(state_of(0)))
             steps = checkpoints.latest_step()
-        step = progress["epochs"]
+        step = progress.epochs
         for name, value in jax.tree.leaves_with_path(state_of(step)):
             np.testing.assert_array_equal(dict(jax.tree.leaves_with_path(state))[name], value)
         assert steps == step  # the damaged one makes way for its successor
@@ -156,3 +157,12 @@ def test_what_a_killed_run_left_unfinished_is_taken_away_at_once(written, tmp_pa
     assert left.exists()  # a training may be writing it
     Checkpoints(tmp_path / "run").close()
     assert not left.exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"epochs": 2, "new": 1}', "null"])
+def test_progress_of_another_kind_is_damage(written, tmp_path, caplog, content):
+    shutil.copytree(written, tmp_path / "run")
+    (tmp_path / "run/checkpoints/latest/2/progress/metadata").write_text(content)
+    with contextlib.closing(Checkpoints(tmp_path / "run")) as checkpoints:
+        _, progress = checkpoints.restore_latest(abstract(state_of(0)))
+    assert progress.epochs == 1 and "latest/2: the checkpoint is damaged" in caplog.text

@@ -197,3 +197,22 @@ def test_listing_and_comparing_do_not_wait_for_jax(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     assert subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode == 0
+
+
+def test_links_that_go_in_circles_or_nowhere_are_no_runs_of_their_own(tmp_path):
+    write_run(tmp_path / "a")
+    (tmp_path / "latest").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "a")
+    gone = write_run(tmp_path / "gone") / "config.json"
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nowhere")
+    assert sorted(run.name for run in find_runs(tmp_path)) == ["a", "gone"]
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "1" + "0" * 400])
+def test_a_score_that_is_no_number_is_none(tmp_path, value):
+    path = write_run(tmp_path / "a") / "summary.json"
+    summary = json.loads(path.read_text()) | {"best_validation_tight": "HERE"}
+    path.write_text(json.dumps(summary).replace('"HERE"', value))
+    (run,) = find_runs(tmp_path)
+    assert run.validation is None and "nan" not in table([run]).lower()

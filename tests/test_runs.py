@@ -371,7 +371,15 @@ def test_data_may_have_moved_and_be_loaded_otherwise(run, tmp_path):
     config = tiny_config(tmp_path / "moved")
     config.data.workers = 1
     config.inference.batch_size = 8
+    config.data.splits.test = "train.txt"  # which training doesn't read
     assert runs.train(config, run.workdir) == run.summary
+
+
+def test_an_evaluation_does_not_go_into_the_folder_of_a_run(run):
+    before = contents(run.workdir)
+    with refused(str(run.workdir), "folder of a run", "--out"):
+        runs.evaluate(run.workdir, "test", run.workdir)
+    assert contents(run.workdir) == before
 
 
 def test_a_checkpoint_of_another_model_is_named(run, tmp_path):

@@ -7,7 +7,10 @@ files.
 
 import functools
 import math
+import os
 import signal
+import threading
+import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -192,11 +195,19 @@ _cached_plan = functools.lru_cache(maxsize=4)(plan)
 
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
-    """Loading needs no device, and Ctrl-C is the training's to answer."""
+    """Loading needs no device, Ctrl-C is the training's to answer, and its end is ours."""
     del worker_index, worker_count
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # A worker that opened a device would take it from the training.
     jax.config.update("jax_platforms", "cpu")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when the one that started it has ended, by whatever signal."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _check(config: Any, halves: Sequence[Half], processes: int) -> None:

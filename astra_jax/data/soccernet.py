@@ -175,8 +175,9 @@ def check_roots(spec: DataSpec, labelled: bool) -> None:
     for key, root in roots.items():
         if not root.is_dir():
             raise UserError(
-                f"{root}: no such folder (data.root or data.{key}); SoccerNet's labels and "
-                "features: https://www.soccer-net.org/data with its SoccerNet package's downloader "
+                f"{root}: no such folder (data.root or data.{key}); pass --config.data.root=DIR, "
+                "where the matches lie now; SoccerNet's labels and features: "
+                "https://www.soccer-net.org/data with its SoccerNet package's downloader "
                 "(the Baidu embeddings are those of github.com/baidu-research/vidpress-sports); "
                 "without any files, `python train.py --config configs/demo.py` runs the demo"
             )
@@ -206,8 +207,11 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
         audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
     seconds = max((lengths or audio_lengths).values(), default=0.0)
     if seconds == 0:
+        patterns = [source.pattern for source in spec.sources if not source.is_clock]
+        patterns += [] if spec.audio is None else [spec.audio.pattern]
+        names = " and no ".join(pattern.replace("{half}", str(half)) for pattern in patterns)
         raise UserError(
-            f"{match}: half {half} has neither features nor audio in {folder}; download them or "
+            f"{match}: half {half} has no {names} in {folder}; mend data.sources, add the file, or "
             "take the match off the split's list"
         )
     _check_longest(lengths, audio_lengths)

@@ -1,6 +1,7 @@
 """Checkpoints of a run, by Orbax: the latest to go on from, the best to predict with."""
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -14,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from astra_jax.errors import UserError
+from astra_jax.training.state import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _DISK_REASONS = tuple(
         errno.EACCES,
         errno.EPERM,
         errno.EIO,
+        errno.EMFILE,
     )
 )
 
@@ -53,10 +56,11 @@ class Checkpoints:
         """The step of the newest complete checkpoint, None where there is none."""
         return self._latest.latest_step()
 
-    def save_latest(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+    def save_latest(self, step: int, state: Any, progress: Progress) -> None:
         """Saves the state after `step` steps, in the place of one that is there already."""
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+            state=ocp.args.StandardSave(state),
+            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
         )
         with self._saving():
             # The progress says which checkpoint is the best: a run killed with this one on disk
@@ -68,7 +72,7 @@ class Checkpoints:
                 self._latest.delete(step)
             self._latest.save(step, args=args)
 
-    def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+    def restore_latest(self, abstract_state: Any) -> tuple[Any, Progress]:
         """State (placed as `abstract_state` says) and progress of the newest readable checkpoint.
 
         Newer ones that can't be read are deleted, and a message says so.
@@ -84,6 +88,7 @@ class Checkpoints:
         for step in steps:
             try:
                 restored = self._restore(self._latest, step, "state", abstract_state, args)
+                progress = _progress(self._latest.directory / str(step), restored.progress)
             except UserError as error:
                 errors.append(error)
                 continue
@@ -96,7 +101,7 @@ class Checkpoints:
                     step,
                 )
                 self._latest.delete(damaged)
-            return restored.state, restored.progress
+            return restored.state, progress
         raise errors[0]
 
     def save_best(self, step: int, params: Any) -> None:
@@ -145,10 +150,7 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # whatever Orbax and TensorStore say of a damaged file
-            raise UserError(
-                f"{folder}: the checkpoint is damaged ({_words(error)}): restore it from a copy, "
-                "or train anew in another --workdir"
-            ) from error
+            raise _damaged(folder, error) from error
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk."""
@@ -178,6 +180,20 @@ class Checkpoints:
         self.wait()
         for manager in (self._best, self._latest):
             manager.close()
+
+
+def _progress(folder: Any, content: Any) -> Progress:
+    try:
+        return Progress.from_json(content)
+    except ValueError as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Any, error: Exception) -> UserError:
+    return UserError(
+        f"{folder}: the checkpoint is damaged ({_words(error)}): restore it from a copy, or train "
+        "anew in another --workdir"
+    )
 
 
 def _check_model(folder: Any, abstract: Any) -> None:

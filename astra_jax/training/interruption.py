@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from signal import Signals
 
 import jax
 from jax.experimental import multihost_utils
@@ -28,9 +29,12 @@ class Interruption:
     them, and Ctrl-C is made a SIGTERM.
     """
 
-    def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
-        """`at_once` is called before the process ends at once."""
-        self._at_once = at_once
+    def __init__(self, at_once: Callable[[], None] = lambda: None, goes_on: bool = True) -> None:
+        """`at_once` is called before the process ends at once.
+
+        `goes_on`: whether the same command again goes on, as a training does.
+        """
+        self._at_once, self._goes_on = at_once, goes_on
         self._noted: int | None = None
         self._deferring = False
         self._deciding = threading.Lock()
@@ -74,10 +78,13 @@ class Interruption:
             with self._deciding:
                 if self._noted is not None or not self._deferring:
                     self._at_once()
-                    os.write(2, f"\n{Interrupted(number)}\n".encode())
+                    _say(self._last_words(number))
                     os._exit(128 + number)
                 self._noted = number
-            os.write(2, b"\ntold to end: finishing the step and saving; once more gives that up\n")
+            _say("told to end: finishing the step and saving; once more gives that up")
+
+    def _last_words(self, number: int) -> str:
+        return str(Interrupted(number)) if self._goes_on else f"ended by {Signals(number).name}"
 
     def asked(self, step: int) -> bool:
         """Whether to end behind `step`, which every process must ask of every step."""
@@ -93,3 +100,9 @@ class Interruption:
     def error(self, saved_step: int | None = None) -> Interrupted:
         """What to raise where `asked` said yes."""
         return Interrupted(self._noted or signal.SIGTERM, saved_step)
+
+
+def _say(line: str) -> None:
+    """A line on stderr, but not by print: its buffer may be in use at this very moment."""
+    with contextlib.suppress(OSError):  # the reader of a pipe may have got the signal as well
+        os.write(2, f"\n{line}\n".encode())

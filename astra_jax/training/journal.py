@@ -87,8 +87,8 @@ class Journal:
         if scores and self._speaks:
             self._bar.write(
                 f"epoch {epoch}: loss {total:.3f}, validation tight Average-mAP "
-                f"{scores['score']:.4f} (best {progress.best_score:.4f} in epoch "
-                f"{progress.best_epoch})"
+                f"{100 * scores['score']:.2f} % (best {100 * (progress.best_score or 0):.2f} % in "
+                f"epoch {progress.best_epoch})"
             )
         if self._speaks:
             append_line(self._workdir / "metrics.jsonl", json.dumps(line))

@@ -1,7 +1,6 @@
 """The training loop: steps, validation, early stopping, checkpoints, progress."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,8 +91,7 @@ class Trainer:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             self.state,
         )
-        self.state, progress = self.checkpoints.restore_latest(abstract)
-        self.progress = Progress(**progress)
+        self.state, self.progress = self.checkpoints.restore_latest(abstract)
         self._journal.cut(int(self.state.step))
 
     def run(self) -> Progress:
@@ -198,8 +196,7 @@ class Trainer:
 
     def _save_latest(self) -> None:
         self.progress.seconds = time.monotonic() - self._started
-        progress = dataclasses.asdict(self.progress)
-        self.checkpoints.save_latest(int(self.state.step), self.state, progress)
+        self.checkpoints.save_latest(int(self.state.step), self.state, self.progress)
 
     def _save_and_end(self) -> NoReturn:
         """Ends the run by `Interrupted` when the state is on disk."""

@@ -59,6 +59,18 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
 
+    @classmethod
+    def from_json(cls, content: Any) -> "Progress":
+        """What a checkpoint keeps; ValueError where it is something else."""
+        kinds = {"epochs": int, "best_epoch": int, "seconds": float | int, "finished": bool}
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or content.keys() != fields:
+            raise ValueError(f"its progress must have the fields {', '.join(sorted(fields))}")
+        for name, kind in kinds.items():
+            if not isinstance(content[name], kind):
+                raise ValueError(f"its progress has {name} {content[name]!r}")
+        return cls(**content)
+
 
 @runtime_checkable  # the tests check arguments as they are passed
 class TrainStep(Protocol):
