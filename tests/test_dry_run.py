@@ -118,8 +118,9 @@ def test_a_signal_takes_the_temporary_folder_away(tmp_path, temporary, demo, mon
     config, _ = demo
 
     class Signalled(dry_run.Interruption):
-        def __init__(self, at_once: Callable[[], None]) -> None:
-            super().__init__(at_once)
+        def __init__(self, at_once: Callable[[], None], goes_on: bool) -> None:
+            assert not goes_on
+            super().__init__(at_once, goes_on)
             ends.append(at_once)
 
     def end(config: object, workdir: Path) -> None:

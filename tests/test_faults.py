@@ -89,7 +89,7 @@ def test_a_signal_ends_the_run_behind_its_step_and_it_goes_on_to_the_same_end(
         at_step(patch, 5, lambda: tell(signal.SIGTERM))
         assert main(command(root, workdir)) == 143
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("ended by SIGTERM behind step 5, saved; ")
+    assert said[-1].startswith("ended by SIGTERM behind step 5, saved: ")
     assert "same command" in said[-1]
     assert latest(workdir) == [3, 5] and not (workdir / "run.lock").exists()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
@@ -146,7 +146,7 @@ def test_a_signal_before_the_first_step_ends_the_process_at_once_and_leaves_noth
         timeout=50,
     )
     assert done.returncode == 143
-    assert done.stderr.strip().startswith("ended by SIGTERM; a training goes on when")
+    assert done.stderr.strip().startswith("ended by SIGTERM: the same command again")
     assert not workdir.exists()
 
 

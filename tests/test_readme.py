@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.configuration import flattened
+from astra_jax.configuration import flattened, load_config
+from astra_jax.data.specs import DataSpec
 from astra_jax.defaults import paper
+from astra_jax.model import ModelConfig
+from astra_jax.preparation import check_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,3 +53,12 @@ def test_the_options_in_the_readme_are_keys_of_the_config():
 def test_every_file_that_the_readme_links_to_is_there():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert len(links) > 5 and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_config_for_own_features_can_be_used(tmp_path):
+    code = re.search("```python\n(.*?)```", section("Your own features"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code.group(1))
+    config = load_config(str(tmp_path / "mine.py"), ["--config.data.root=DIR"])
+    check_config(config)
+    assert DataSpec.from_config(config.data).classes == ("Shot", "Save", "Corner")
+    assert ModelConfig.from_config(config).sources[0].rows == 100  # 50 s at 2 a second
