@@ -44,7 +44,7 @@ setup(
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
         "test": [
             "SoccerNet==0.1.62",
-            "beartype>=0.20",
+            "beartype>=0.21",
             "librosa>=0.11",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
