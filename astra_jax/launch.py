@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -97,7 +98,7 @@ def _without_closed_loops() -> Iterator[None]:
     """Leaves out what TensorStore's threads say when a failed write has ended their event loop."""
     before = sys.unraisablehook
 
-    def show(unraisable: "sys.UnraisableHookArgs") -> None:
+    def show(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
