@@ -27,6 +27,7 @@ from astra_jax.model import ModelConfig
 from astra_jax.spotting.inference import suppression_of
 from astra_jax.training.loop import check_training
 from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.trackers import check_trackers
 
 Labels = dict[str, list[dict[str, Any]]]
 
@@ -67,6 +68,7 @@ def check_config(config: ConfigDict) -> None:
     check_training(config, jax.device_count())
     suppression_of(config)
     learning_rate_schedule(config, steps_per_epoch=1)
+    check_trackers(config)
 
 
 def prepare(config: ConfigDict, workdir: Path) -> Prepared:

@@ -39,7 +39,6 @@ from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.state import abstract_params, make_mesh, replicated
-from astra_jax.training.trackers import check_trackers
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,6 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
-    check_trackers(config)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
