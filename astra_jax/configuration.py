@@ -51,6 +51,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
     except (Exception, SystemExit) as error:  # a config file is a program: it may do anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == file]

@@ -13,7 +13,8 @@ Expected: 66.82 tight and 78.09 loose Average-mAP on the test split, as the pape
 
 from ml_collections import ConfigDict
 
-from astra_jax.defaults import paper
+from astra_jax.errors import UserError
+from astra_jax.variants import member
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -21,10 +22,6 @@ def get_config(variant: str = "full") -> ConfigDict:
 
     Every value and its meaning stands in astra_jax/defaults.py.
     """
-    config = paper()
-    if variant == "visual":
-        with config.ignore_type():
-            config.data.audio = None
-    elif variant != "full":
-        raise ValueError(f"configs/astra.py:{variant}: there are full and visual")
-    return config
+    if variant not in ("full", "visual"):
+        raise UserError("there are full and visual")
+    return member(variant)

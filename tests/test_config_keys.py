@@ -32,7 +32,11 @@ WHOLE = ("simulation", "data.sources", "data.splits")
 # They look at every key, whether anything uses it or not.
 LOOK_AT_ALL = (checks.__name__, configuration.__name__)
 INVENTED = ("invented", "training.invented", "inference.suppression.invented")
-CONFIGS = ("astra.py", "astra.py:visual", "astra_small_data.py", "commentary.py", "demo.py")
+CONFIGS = (
+    *("ablations.py:m0", "ablations.py:m9,demo", "astra.py", "astra.py:visual"),
+    *("astra_small_data.py", "challenge.py", "challenge.py:visual,demo", "commentary.py"),
+    *("demo.py", "ensemble.py", "ensemble.py:no_focal,demo"),
+)
 # getattr(spec, f"{split}_matches").
 BY_NAME = {f"{split}_matches" for split in simulation.SPLITS}
 # Classes whose fields are filled from the config's keys, or are what those become.

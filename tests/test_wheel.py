@@ -13,7 +13,9 @@ from tiny import TRAIN, VALID, write_data
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent
-SHIPPED = ("astra", "astra_small_data", "commentary", "demo")
+SHIPPED = (
+    *("ablations", "astra", "astra_small_data", "challenge", "commentary", "demo", "ensemble"),
+)
 
 
 def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:

@@ -8,9 +8,9 @@ from typing import Any
 from astra_jax.commands.parser import add_command, add_distributed
 
 _CONFIG_HELP = (
-    "a config file; configs/demo.py (needs no data), configs/astra.py, configs/astra_small_data.py "
-    "and configs/commentary.py come with astra_jax: where the folder you are in has no such file, "
-    "the shipped one is read"
+    "a config file; configs/demo.py (needs no data), ablations.py, astra.py, astra_small_data.py, "
+    "challenge.py, commentary.py and ensemble.py come with astra_jax: where the folder you are in "
+    "has no such file, the shipped one is read. FILE:ARGUMENT chooses among a file's models"
 )
 
 _log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ for each half, one file a source and one of mel power; the three kinds may have 
 """
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,18 +79,32 @@ def load_split(
 
     One `league/season/match` a line; blank lines and lines that begin with # are skipped. A path
     counts from the current folder, or from `root` where it is not there. A slice behind the
-    name takes a part: `train.txt[:70]`, `train.txt[-10:]`. `given_by` is what the user mends where
-    there is no such list.
+    name takes a part: `train.txt[:70]`, `train.txt[-10:]`; a + between names puts lists together:
+    `train+valid`. `given_by` is what the user mends where there is no such list.
     Errors: UserError for a missing, unreadable or empty list, a match listed twice, a path that is
     absolute, holds a backslash or climbs with "..".
     """
+    # A file's own name may hold a +. (os.path: neither function fails, whatever the name.)
+    places = (name_or_path, os.path.join(root or "", name_or_path))
+    whole = any(os.path.isfile(os.path.expanduser(place)) for place in places)
+    matches: list[str] = []
+    for part in [name_or_path] if whole else name_or_path.split("+"):
+        of_part = _load_list(part, root, given_by)
+        if again := set(matches).intersection(of_part):
+            raise UserError(f"{name_or_path}: {part} lists {min(again)!r} again; remove it")
+        matches.extend(of_part)
+    return tuple(matches)
+
+
+def _load_list(name_or_path: str, root: Path | str | None, given_by: str) -> list[str]:
+    """One list, or a slice of it."""
     sliced = re.fullmatch(r"(.*)\[(-?\d*):(-?\d*)\]", name_or_path)
     name, first, last = sliced.groups() if sliced else (name_or_path, "", "")
     part = slice(*(int(number) if number.strip("-") else None for number in (first, last)))
     matches = _listed(_split_text(name, root, given_by), name)[part]
     if not matches:
         raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
-    return tuple(matches)
+    return matches
 
 
 def _split_text(name: str, root: Path | str | None, given_by: str) -> str:

@@ -1,0 +1,71 @@
+"""What the paper reports beside ASTRA itself, and any of it at the demo's size."""
+
+from ml_collections import ConfigDict
+
+from astra_jax.data import simulation
+from astra_jax.defaults import paper
+from astra_jax.errors import UserError
+
+MEMBERS: tuple[str, ...] = ("full", "visual", "no_focal", "no_uncertainty")
+"""The models of the paper's ensemble (section 4.4): ASTRA, and ASTRA without one of its parts."""
+
+
+def parse(argument: str, names: tuple[str, ...]) -> tuple[str, bool]:
+    """Reads the argument of a config, `NAME`, `NAME,demo` or `demo` (the first of `names`).
+
+    Returns:
+        The name, and whether the demo's size is asked for.
+
+    Raises:
+        UserError: the argument is none of these.
+    """
+    parts = argument.split(",")
+    demo = parts[-1] == "demo"
+    name = ",".join(parts[:-1] if demo else parts) or names[0]
+    if name not in names:
+        raise UserError(f"there are {', '.join(names)}, and NAME,demo, which runs without data")
+    return name, demo
+
+
+def member(name: str) -> ConfigDict:
+    """The config of one of `MEMBERS`; "visual" has no audio, the others lack what they say."""
+    config = paper()
+    if name == "visual":
+        with config.ignore_type():
+            config.data.audio = None
+    config.loss.focal = name != "no_focal"
+    config.model.uncertainty = name != "no_uncertainty"
+    return config
+
+
+def at_demo_size(config: ConfigDict) -> ConfigDict:
+    """`config` on simulated matches, at a size for two CPU cores; returns it.
+
+    What the model is made of, its augmentation and its losses stay. Clips are shorter, codes and
+    queries start on one clock and nothing is dropped out inside the model: in so few steps the
+    network meets a clip some ten times.
+    """
+    config.simulation = simulation.default_config()
+    audio = config.data.audio is not None
+    with config.ignore_type():
+        config.data.update(simulation.data_config())
+        if not audio:
+            config.data.audio = None
+    config.clip.update(seconds=25, stride_seconds=12)
+    config.model.update(
+        dim=64,
+        heads=2,
+        feed_forward=128,
+        decoder_layers=2,
+        dropout=0.0,
+        embedding_dropout=0.0,
+        head_dropout=0.0,
+        codes="sinusoidal",
+        class_prior=0.02,
+        aligned_attention=True,
+        audio={"segment_frames": 16, "channels": (4, 8, 8, 8, 16, 16), "hidden": 32},
+    )
+    config.optimizer.update(learning_rate=8e-4, schedule="step", warmup_epochs=1, amsgrad=False)
+    config.inference.stride_seconds = 5
+    config.training.update(batch_size=16, epochs=14, validate_every_epochs=7)
+    return config
