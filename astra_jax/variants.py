@@ -10,8 +10,8 @@ MEMBERS: tuple[str, ...] = ("full", "visual", "no_focal", "no_uncertainty")
 """The models of the paper's ensemble (section 4.4): ASTRA, and ASTRA without one of its parts."""
 
 
-def parse(argument: str, names: tuple[str, ...]) -> tuple[str, bool]:
-    """Reads the argument of a config, `NAME`, `NAME,demo` or `demo` (the first of `names`).
+def parse(argument: str, names: tuple[str, ...], default: str) -> tuple[str, bool]:
+    """Reads the argument of a config: `NAME`, `NAME,demo`, or `demo` for the default's.
 
     Returns:
         The name, and whether the demo's size is asked for.
@@ -19,12 +19,10 @@ def parse(argument: str, names: tuple[str, ...]) -> tuple[str, bool]:
     Raises:
         UserError: the argument is none of these.
     """
-    parts = argument.split(",")
-    demo = parts[-1] == "demo"
-    name = ",".join(parts[:-1] if demo else parts) or names[0]
-    if name not in names:
+    name, _, rest = (f"{default},demo" if argument == "demo" else argument).partition(",")
+    if name not in names or rest not in ("", "demo"):
         raise UserError(f"there are {', '.join(names)}, and NAME,demo, which runs without data")
-    return name, demo
+    return name, rest == "demo"
 
 
 def member(name: str) -> ConfigDict:

@@ -30,7 +30,7 @@ MODELS = tuple(f"m{number}" for number in range(10))
 
 def get_config(variant: str = "m9") -> ConfigDict:
     """One of `MODELS`, or `m4,demo`: it at the demo's size."""
-    name, demo = parse(variant, MODELS)
+    name, demo = parse(variant, MODELS, "m9")
     number = MODELS.index(name)
     config = paper()
     config.model.hierarchical = number >= 1

@@ -19,7 +19,7 @@ from astra_jax.variants import MEMBERS, at_demo_size, member, parse
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The member `full`, `visual`, `no_focal` or `no_uncertainty`; behind `,demo` at its size."""
-    name, demo = parse(variant, MEMBERS)
+    name, demo = parse(variant, MEMBERS, "full")
     config = member(name)
     config.training.epochs = 83
     config.optimizer.warmup_epochs = 5

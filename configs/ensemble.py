@@ -19,6 +19,6 @@ from astra_jax.variants import MEMBERS, at_demo_size, member, parse
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The member `full`, `visual`, `no_focal` or `no_uncertainty`; behind `,demo` at its size."""
-    name, demo = parse(variant, MEMBERS)
+    name, demo = parse(variant, MEMBERS, "full")
     config = member(name)
     return at_demo_size(config) if demo else config
