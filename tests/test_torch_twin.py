@@ -43,6 +43,15 @@ AUDIO = dataclasses.replace(
 MODELS = pytest.mark.parametrize("model", [VISUAL, AUDIO], ids=["visual, plain", "audio"])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other cost more than arrays so small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def arrays_of(model, clips=2):
     """Clips by the names of our batches."""
     rng = np.random.default_rng(0)
@@ -127,32 +136,19 @@ def random_params(model):
     return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
-def test_two_train_steps_of_the_twin_are_ours():
-    """Loss, gradients and Adam, without anything random."""
+def test_the_gradients_of_the_twin_are_ours():
     rates = ("dropout", "embedding_dropout", "head_dropout")
-    model = dataclasses.replace(AUDIO, **dict.fromkeys(rates, 0.0))
+    model = dataclasses.replace(AUDIO, encoder_layers=2, **dict.fromkeys(rates, 0.0))
     still = dataclasses.replace(model, temporal_dropout=0.0, temporal_switch=0.0)
     batch, twin = arrays_of(model), make_twin(model)
     params = params_of(twin, model)
     dropped = {part: p.pop("dropped_step") for part, p in params.items() if "dropped_step" in p}
-    adam = optax.chain(
-        optax.add_decayed_weights(1e-5), scale_by_amsgrad(), optax.scale(-LEARNING_RATE)
-    )
-    gradients_of = make_gradients(still, LOSS, make_mesh(jax.devices()[:1]))
-
-    @jax.jit
-    def step(params, state):
-        gradients, values = gradients_of(params, batch, jax.random.key(0))
-        updates, state = adam.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, gradients, values[0]
-
-    twin_step, state = make_step(twin, LEARNING_RATE), adam.init(params)
-    for number in range(2):
-        params, state, gradients, loss = step(params, state)
-        np.testing.assert_allclose(twin_step(torch_batch(batch)), loss, rtol=1e-5)
-        if number == 0:
-            assert_same_gradients(gradients, dropped, twin, model)
-    assert_close(params, params_of(twin, model), 1e-5)
+    gradients_of = jax.jit(make_gradients(still, LOSS, make_mesh(jax.devices()[:1])))
+    gradients, values = gradients_of(params, batch, jax.random.key(0))
+    loss = total_loss(twin, torch_batch(batch))
+    loss.backward()
+    np.testing.assert_allclose(loss.detach(), values[0], rtol=1e-5)
+    assert_same_gradients(gradients, dropped, twin, model)
 
 
 def assert_same_gradients(gradients, dropped, twin, model):
@@ -168,12 +164,20 @@ def assert_same_gradients(gradients, dropped, twin, model):
         np.testing.assert_allclose(parameter.grad, expected[name], rtol=0, atol=atol, err_msg=name)
 
 
-def assert_close(tree, expected, atol):
-    for path, value in jax.tree.leaves_with_path(tree):
-        want = functools.reduce(lambda node, key: node[key.key], path, expected)
-        if "key']['bias" in jax.tree_util.keystr(path):
-            continue  # it has no true gradient, only rounding that Adam blows up
-        np.testing.assert_allclose(value, want, rtol=0, atol=atol, err_msg=str(path))
+def test_the_twins_adam_is_ours():
+    adam = optax.chain(
+        optax.add_decayed_weights(1e-5), scale_by_amsgrad(), optax.scale(-LEARNING_RATE)
+    )
+    twin, batch = make_twin(VISUAL), torch_batch(arrays_of(VISUAL))
+    step = make_step(twin, LEARNING_RATE)
+    values = twin.queries.detach().numpy().copy()
+    state = adam.init(values)
+    calm = dataclasses.replace(batch, displacement_mask=batch.displacement_mask & False)
+    for clips in (batch, calm, calm):  # gradients that shrink: the maximum stays
+        step(clips)
+        updates, state = adam.update(twin.queries.grad.numpy(), state, values)
+        values = values + np.asarray(updates)
+    np.testing.assert_allclose(twin.queries.detach(), values, rtol=0, atol=1e-6)
 
 
 def test_the_twin_takes_steps_with_dropout_and_augmentation():
