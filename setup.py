@@ -41,6 +41,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "docs": ["pdoc>=16"],
+        "benchmark": ["torch>=2.6"],  # benchmarks/speed.py
         # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
         "test": [
             "SoccerNet==0.1.62",
@@ -50,6 +51,7 @@ setup(
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
             "tensorboardX>=2.6",
+            "torch==2.13.0",
             "setuptools>=77",  # builds the wheel that a test installs
         ],
         # What the checks need beside them (CONTRIBUTING.md).
