@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from matches import FAST, WIDE
+from matches import WIDE
 from ml_collections import ConfigDict
 from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
 
@@ -17,9 +17,10 @@ from astra_jax.cli import main
 from astra_jax.commands.evaluate import split_workdirs
 from astra_jax.configuration import to_json
 from astra_jax.data import normalization
-from astra_jax.data.soccernet import CLASSES, DataSpec, index_halves
+from astra_jax.data.soccernet import CLASSES, DataSpec, Half, index_halves
 from astra_jax.data.targets import window_starts
 from astra_jax.errors import UserError
+from astra_jax.evaluation_run import _tell_lengths
 from astra_jax.members import (
     index_members,
     matches_of_all,
@@ -30,7 +31,7 @@ from astra_jax.members import (
 from astra_jax.model import ASTRA, Predictions
 from astra_jax.preparation import model_of
 from astra_jax.spotting import ensemble
-from astra_jax.spotting.ensemble import average
+from astra_jax.spotting.ensemble import Ensemble, average
 from astra_jax.spotting.inference import Predictor, land, read_windows, suppression_of
 from astra_jax.spotting.results import spots_to_predictions
 from astra_jax.spotting.suppression import suppress
@@ -123,22 +124,42 @@ def test_a_model_twice_is_the_model_to_the_byte(full, tmp_path, monkeypatch, cap
     assert len(read) == 2
 
 
-def windows_of(workdir: Path, number: int) -> Predictions:
-    """What a run says of the windows of a half, by its own parameters and normalisation."""
+def loaded(workdir: Path) -> tuple[Predictor, list[Half]]:
+    """The model of a run and the halves as it reads them."""
     (member,) = open_members([workdir], read_configs([workdir], ()))
-    halves = normalize_members([member], index_members([member], (VALID,)))[0]
+    (halves,) = normalize_members([member], index_members([member], (VALID,)))
     predictor = Predictor(member.config, ASTRA(member.model_config), member.restore()[1])
+    return predictor, halves
+
+
+@pytest.fixture(scope="module")
+def loaded_full(full: Path) -> tuple[Predictor, list[Half]]:
+    return loaded(full)
+
+
+@pytest.fixture(scope="module")
+def loaded_visual(visual: Path) -> tuple[Predictor, list[Half]]:
+    return loaded(visual)
+
+
+def windows_of(predictor: Predictor, half: Half) -> Predictions:
+    """What one model says of the windows of a half."""
     starts = window_starts(SECONDS, 8)
-    inputs = read_windows(halves[number], starts + starts[-1:], 20)
+    inputs = read_windows(half, starts + starts[-1:], 20)
     return jax.tree.map(lambda leaf: leaf[: len(starts)], predictor.predict(inputs))
 
 
-def test_predictions_are_averaged_before_they_land(root, full, visual, tmp_path):
+def test_predictions_are_averaged_before_they_land(
+    root, full, visual, loaded_full, loaded_visual, tmp_path
+):
     """And sigma is that of the one member that has one."""
     runs.evaluate([visual, full], "test", tmp_path / "out")
     expected = []
     for number in (0, 1):
-        first, second = (windows_of(workdir, number) for workdir in (full, visual))
+        first, second = (
+            windows_of(predictor, halves[number])
+            for predictor, halves in (loaded_full, loaded_visual)
+        )
         assert second.displacement_log_variance is None
         mean = Predictions(
             (first.probabilities + second.probabilities) / 2,
@@ -188,35 +209,36 @@ def test_equal_members_give_their_own_values(count):
         assert back.dtype == np.float32 and np.array_equal(given, back)
 
 
-def shorter(root: Path, folder: Path, fill: bool) -> Path:
-    """The same matches ending 10 s earlier, or with the last row again in those seconds."""
-    shutil.copytree(root, folder, ignore=shutil.ignore_patterns("runs"))
-    for pattern, rate in ((WIDE, 1), (FAST, 2)):
-        for half in (1, 2):
-            path = folder / VALID / pattern.format(half=half)
-            rows = np.load(path)[: -10 * rate]
-            np.save(path, np.concatenate([rows, rows[-1:].repeat(10 * rate, 0)]) if fill else rows)
-    return folder
+def shorter(root: Path, folder: Path, fill: bool) -> list[Half]:
+    """The match of `visual` ending 10 s earlier, or with its last row again in those seconds."""
+    shutil.copytree(root / VALID, folder / VALID)
+    for half in (1, 2):
+        path = folder / VALID / WIDE.format(half=half)
+        rows = np.load(path)[:-10]
+        np.save(path, np.concatenate([rows, rows[-1:].repeat(10, 0)]) if fill else rows)
+    return index_halves(DataSpec.from_config(visual_config(folder).data), (VALID,), labelled=False)
 
 
-def test_a_member_whose_rows_end_earlier_goes_on_with_its_last(root, full, tmp_path, caplog):
-    workdirs, outs = {}, {}
-    for fill in (False, True):
-        data = shorter(root, tmp_path / f"data_{fill}", fill)
-        workdirs[fill] = write_run(tmp_path / f"run_{fill}", visual_config(data), seed=1)
-    members = {
-        "filled": [full, workdirs[True]],
-        "short": [full, workdirs[False]],
-        "short_first": [workdirs[False], full],
-    }
-    for name, of in members.items():
-        caplog.clear()
-        runs.evaluate(of, "test", tmp_path / name)
-        warned = f"half 1 lasts 110.0 s for {workdirs[False]}, 120.0 s for {full}" in caplog.text
-        assert warned == (name != "filled")
-        outs[name] = (tmp_path / name / "results.zip").read_bytes()
-    assert outs["filled"] == outs["short"] == outs["short_first"]
-    assert max(int(spot["position"]) for spot in spots_in(tmp_path / "short")) > 110_000
+def test_a_member_whose_rows_end_earlier_goes_on_with_its_last(
+    root, full, visual, loaded_full, loaded_visual, tmp_path, caplog
+):
+    found = []
+    for fill in (True, False):
+        halves = shorter(root, tmp_path / f"{fill}", fill)
+        other = (loaded_visual[0], halves)
+        for of in ((loaded_full, other), (other, loaded_full)):
+            both = Ensemble(of)
+            assert len(both.dense_scores(of[0][1][0]).scores) == 2 * SECONDS
+            found.append(both.spots(of[0][1][0]))
+    for spots in found[1:]:
+        for name in ("classes", "positions", "scores", "sigma_seconds"):
+            np.testing.assert_array_equal(getattr(found[0], name), getattr(spots, name))
+    assert found[0].positions.max() > 2 * 112
+    members = open_members([full, visual], read_configs([full, visual], ()))
+    _tell_lengths(members, [loaded_full[1], loaded_visual[1]])
+    assert caplog.text == ""
+    _tell_lengths(members, [loaded_full[1], halves])
+    assert f"{VALID}: half 1 lasts 110.0 s for {visual}, 120.0 s for {full}" in caplog.text
 
 
 # What is refused
@@ -247,7 +269,7 @@ def other_classes(config: ConfigDict) -> None:
         (lambda c: c.inference.update(overlap="mean"), ("--config.inference.overlap=VALUE",)),
         (
             lambda c: c.inference.suppression.update(windows_seconds=(9.0,)),
-            ("--config.inference.suppression.windows_seconds=VALUE", "(9.0,)"),
+            ("--config.inference.suppression.windows_seconds=VALUE", "[9.0]"),
         ),
         (lambda c: c.data.splits.update(test="train.txt"), ("data.splits.test", TRAIN, "--split")),
         (lambda c: c.data.update(root="/nowhere"), ("/nowhere", "b: ", "--config.data.root")),
@@ -278,10 +300,13 @@ def read_with(workdirs: Sequence[Path], *overrides: str) -> list[ConfigDict]:
 
 def test_a_key_that_one_member_lacks_is_set_for_the_others(root, tmp_path):
     workdirs = configs_in(tmp_path, root, lambda c: c.data.update(workers=1))
-    floor, source = "--config.data.audio.floor_db=-70.0", "--config.data.sources[1].normalize=False"
+    floor, source = (
+        "--config.data.audio.floor_db=-70.0",
+        "--config.data.sources[1].rows_per_second=4.0",
+    )
     first, second = read_with(workdirs, floor, source, "--config.data.workers=2")
     assert (first.data.audio.floor_db, second.data.audio) == (-70.0, None)
-    assert first.data.sources[1]["normalize"] is False and len(second.data.sources) == 1
+    assert first.data.sources[1]["rows_per_second"] == 4 and len(second.data.sources) == 1
     assert first.data.workers == second.data.workers == 2
     with pytest.raises(UserError, match="config has no key flor_db"):
         read_with(workdirs, "--config.data.audio.flor_db=-70.0")
