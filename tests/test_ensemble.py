@@ -12,7 +12,7 @@ from matches import WIDE
 from ml_collections import ConfigDict
 from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
 
-from astra_jax import runs
+from astra_jax import members, runs
 from astra_jax.cli import main
 from astra_jax.commands.evaluate import split_workdirs
 from astra_jax.configuration import to_json
@@ -36,7 +36,7 @@ from astra_jax.spotting.inference import Predictor, land, read_windows, suppress
 from astra_jax.spotting.results import spots_to_predictions
 from astra_jax.spotting.suppression import suppress
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.state import abstract_params, make_mesh, replicated
+from astra_jax.training.state import make_mesh, replicated
 
 pytestmark = pytest.mark.usefixtures("programs_once", "module_on_one_device")
 
@@ -73,11 +73,9 @@ def write_run(workdir: Path, config: ConfigDict, seed: int = 0) -> Path:
     halves = index_halves(DataSpec.from_config(config.data), (TRAIN,))
     normalization.save(workdir / normalization.FILE_NAME, normalization.measure(halves))
     rng = np.random.default_rng(seed)
-    shapes = abstract_params(model_of(config), replicated(make_mesh()))
-    params = jax.tree.map(
-        lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32),
-        shapes,
-    )
+    shapes = members.abstract_params(model_of(config), replicated(make_mesh()))
+    draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)  # noqa: E731
+    params = jax.tree.map(draw, shapes)
     checkpoints = Checkpoints(workdir)
     checkpoints.save_best(3 + seed, params)
     checkpoints.close()
@@ -105,9 +103,8 @@ def visual(root: Path, programs_once: None, module_on_one_device: None) -> Path:
 
 
 def spots_in(out: Path) -> list[dict]:
-    return json.loads((out / "results" / VALID / "results_spotting.json").read_text())[
-        "predictions"
-    ]
+    path = out / "results" / VALID / "results_spotting.json"
+    return json.loads(path.read_text())["predictions"]
 
 
 def test_a_model_twice_is_the_model_to_the_byte(full, tmp_path, monkeypatch, caplog):
@@ -234,10 +231,10 @@ def test_a_member_whose_rows_end_earlier_goes_on_with_its_last(
         for name in ("classes", "positions", "scores", "sigma_seconds"):
             np.testing.assert_array_equal(getattr(found[0], name), getattr(spots, name))
     assert found[0].positions.max() > 2 * 112
-    members = open_members([full, visual], read_configs([full, visual], ()))
-    _tell_lengths(members, [loaded_full[1], loaded_visual[1]])
+    two = open_members([full, visual], read_configs([full, visual], ()))
+    _tell_lengths(two, [loaded_full[1], loaded_visual[1]])
     assert caplog.text == ""
-    _tell_lengths(members, [loaded_full[1], halves])
+    _tell_lengths(two, [loaded_full[1], halves])
     assert f"{VALID}: half 1 lasts 110.0 s for {visual}, 120.0 s for {full}" in caplog.text
 
 
@@ -289,9 +286,9 @@ def test_members_that_do_not_go_together_are_named(root, tmp_path, capsys, chang
 
 def test_what_makes_spots_of_predictions_can_be_set_for_all(root, tmp_path):
     workdirs = configs_in(tmp_path, root, lambda c: c.inference.update(threshold=0.1))
-    members = open_members(workdirs, read_configs(workdirs, ["--config.inference.threshold=0.2"]))
-    assert [member.config.inference.threshold for member in members] == [0.2, 0.2]
-    assert matches_of_all(members, "test") == (VALID,)
+    both = open_members(workdirs, read_configs(workdirs, ["--config.inference.threshold=0.2"]))
+    assert [member.config.inference.threshold for member in both] == [0.2, 0.2]
+    assert matches_of_all(both, "test") == (VALID,)
 
 
 def read_with(workdirs: Sequence[Path], *overrides: str) -> list[ConfigDict]:
