@@ -3,42 +3,29 @@
 import contextlib
 import json
 import logging
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from astra_jax import memory, provenance
-from astra_jax.checks import check
-from astra_jax.configuration import differences, from_json, override, to_json
+from astra_jax.configuration import differences, from_json, to_json
 from astra_jax.data import normalization
-from astra_jax.data.normalization import normalized
-from astra_jax.data.soccernet import DataSpec, check_roots, index_halves
 from astra_jax.errors import UserError
-from astra_jax.evaluation.metrics import METRICS, Block, average_maps
+from astra_jax.evaluation.metrics import average_maps
+from astra_jax.evaluation_run import evaluate
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.lock import locked
 from astra_jax.model import ASTRA
-from astra_jax.preparation import (
-    Prepared,
-    check_config,
-    labels_of,
-    matches_of,
-    model_of,
-    normalizations_of,
-    prepare,
-)
-from astra_jax.spotting.inference import Predictor, suppression_of
+from astra_jax.preparation import Prepared, check_config, prepare
+from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.spotting.results import write_results
-from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
-from astra_jax.training.state import abstract_params, make_mesh, replicated
+from astra_jax.training.state import host_copy
+
+__all__ = ["evaluate", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -143,69 +130,6 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    workdir: Path, split: str, out: Path, overrides: Sequence[str] = ()
-) -> dict[str, Block] | None:
-    """Predicts a split with a run's best checkpoint, writes its results and scores them.
-
-    Args:
-        workdir: of a training run.
-        split: a name in `config.data.splits`, or a text file of matches.
-        out: gets `results/`, `results.zip`, `metrics.json` and `provenance.json`.
-        overrides: `--config.KEY=VALUE`, where the data lie elsewhere now.
-
-    Returns:
-        The blocks of `metrics.json`; None for matches without labels (the challenge's).
-
-    Raises:
-        UserError: anything a user can mend.
-    """
-    config = override(from_json(workdir.expanduser() / "config.json"), overrides)
-    if (out / "checkpoints").exists():
-        raise UserError(f"{out}: is the folder of a run: choose one in it for --out, as {out}/test")
-    check(config)
-    suppression_of(config)
-    spec = DataSpec.from_config(config.data)
-    model_config = model_of(config)
-    check_roots(spec, labelled=False)
-    matches = matches_of(config, split)
-    halves = index_halves(spec, matches, labelled=False)
-    labels = labels_of(spec, matches)
-    abstract = abstract_params(model_config, replicated(make_mesh()))
-    with contextlib.closing(Checkpoints(workdir.expanduser(), read_only=True)) as checkpoints:
-        step, params = checkpoints.restore_best(abstract)
-    halves = normalized(halves, normalizations_of(workdir, ()))
-    started = time.monotonic()
-    with memory.shortage(memory.EVALUATION):
-        predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
-        predictions = predict_matches(predictor, halves, spec.classes)
-    _log.info(
-        "%d match(es) predicted in %.1f s with the best checkpoint (step %d)",
-        len(matches),
-        time.monotonic() - started,
-        step,
-    )
-    blocks = None
-    if labels is None:
-        _log.info("no labels: %s holds the predictions, nothing is scored", out)
-    else:
-        blocks = average_maps(labels, predictions, tuple(METRICS), spec.classes)
-    if jax.process_index() == 0:
-        write_results(out, predictions)
-        # Scores never lie beside results that they aren't of.
-        (out / "metrics.json").unlink(missing_ok=True)
-        data = provenance.fingerprint(halves)
-        provenance.write(out, data, workdir=str(workdir), step=step, split=split)
-        if blocks is not None:
-            write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
-    return blocks
-
-
-def _host_copy(params: Any) -> Any:
-    """Parameters as NumPy arrays; each process holds all of them."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
 def _validator(prepared: Prepared, interruption: Interruption) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
     validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
@@ -216,7 +140,7 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
     def validate(params: Any) -> dict[str, float]:
         nonlocal predictor
         with memory.shortage(memory.EVALUATION):
-            params = _host_copy(params)
+            params = host_copy(params)
             if predictor is None:
                 predictor = Predictor(config, ASTRA(prepared.model_config), params)
             else:

@@ -32,6 +32,7 @@ from astra_jax.data.soccernet import DataSpec, index_halves, load_split, read_ra
 from astra_jax.data.targets import TargetSpec
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.model import ASTRA
+from astra_jax.preparation import model_of
 from astra_jax.spotting.results import read_predictions
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.losses import classification_loss
@@ -116,7 +117,7 @@ def validation_losses(config: ConfigDict, workdir: Path, split: str) -> tuple[fl
     halves = normalization.normalized(
         index_halves(spec, matches), normalization.load(workdir / normalization.FILE_NAME)
     )
-    model_config = runs.model_of(config)
+    model_config = model_of(config)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         _, params = checkpoints.restore_best(abstract_params(model_config, replicated(make_mesh())))
     targets = TargetSpec.from_config(config, len(spec.classes))

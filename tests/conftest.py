@@ -58,6 +58,7 @@ def programs_once(compile_once: None) -> Iterator[None]:
     """
     import jax
 
+    from astra_jax import members
     from astra_jax.spotting import inference
     from astra_jax.training import loop
 
@@ -91,6 +92,8 @@ def programs_once(compile_once: None) -> Iterator[None]:
         patch.setattr(loop, "init_state", state_once)
         patch.setattr(loop, "make_train_step", functools.cache(loop.make_train_step))
         patch.setattr(inference.Predictor, "__init__", begin_once)
+        # Shapes: a third of the time that a tiny evaluation takes.
+        patch.setattr(members, "abstract_params", functools.cache(members.abstract_params))
         yield
 
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 import astra_jax
-from astra_jax import checks, configuration, runs
+from astra_jax import checks, configuration, evaluation_run, members, runs
 from astra_jax.configuration import load_config
 from astra_jax.data import simulation
 from astra_jax.data.simulated_signals import SignalSpec
@@ -132,13 +132,14 @@ def read_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """What training and evaluation read."""
     workdir = tmp_path_factory.mktemp("reads")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (state, gradients, runs):
+        for module in (state, gradients, runs, evaluation_run):
             monkeypatch.setattr(module, "ASTRA", Flat)
         for module in (checks, configuration):
             monkeypatch.setattr(module, "paper", with_invented_keys)
         reads = Reads(monkeypatch)
         original = configuration.from_json
-        monkeypatch.setattr(runs, "from_json", lambda path: reads.follow(original(path)))
+        for module in (runs, members):
+            monkeypatch.setattr(module, "from_json", lambda path: reads.follow(original(path)))
         runs.train(reads.follow(small_config()), workdir)
         runs.evaluate(workdir, "test", workdir / "out")
     return reads.keys

@@ -1,7 +1,7 @@
 """From a half to dense scores: overlapping windows, each spot landed where it is refined to."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,11 +39,10 @@ class Predictor:
         self.config = config
         mesh = make_mesh(jax.local_devices())
         devices = len(jax.local_devices())
-        self._batch_size = -(-config.inference.batch_size // devices) * devices
+        self.batch_size = -(-config.inference.batch_size // devices) * devices
         self._inputs, self._everywhere = batch_sharding(mesh), replicated(mesh)
         self.params = jax.device_put(params, self._everywhere)
         self._apply = jax.jit(lambda p, inputs: model.apply({"params": p}, inputs, train=False))
-        self._rate = config.clip.positions_per_second
 
     def replace_params(self, params: Any) -> None:
         """Goes on with other parameters of the same model; nothing is compiled again."""
@@ -51,12 +50,7 @@ class Predictor:
 
     def spots(self, half: Half) -> Spots:
         """The spots of one half: dense scores, suppressed."""
-        dense = self.dense_scores(half)
-        spots = suppress(dense.scores, self._suppression)
-        if dense.sigma_seconds is None:
-            return spots
-        sigma = dense.sigma_seconds[spots.positions, spots.classes]
-        return dataclasses.replace(spots, sigma_seconds=sigma)
+        return spots_of(self.dense_scores(half), self._suppression)
 
     def dense_scores(self, half: Half) -> DenseScores:
         """Scores of every position of a half (section 3.6); windows are predicted in batches.
@@ -64,28 +58,55 @@ class Predictor:
         Differs from the published implementation: the last window of a half is predicted too.
         """
         starts = window_starts(half.seconds, self.config.inference.stride_seconds)
-        parts = []
-        for first in range(0, len(starts), self._batch_size):
-            chosen = starts[first : first + self._batch_size]
-            # A short batch is filled up with its last window, so one program serves all.
-            filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
-            inputs = jax.device_put(
-                read_windows(half, filled, self.config.clip.seconds), self._inputs
-            )
-            parts.append(jax.device_get(self._apply(self.params, inputs)))
-        predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
-        first_positions = np.round(np.asarray(starts) * self._rate).astype(np.int64)
-        positions = max(1, round(half.seconds * self._rate))
-        if self.config.inference.overlap == "mean":
-            predictions = averaged(predictions, first_positions, positions)
-            first_positions = np.zeros(1, np.int64)
-        return land(
-            predictions,
-            first_positions,
-            positions=positions,
-            positions_per_second=self._rate,
-            threshold=self.config.inference.threshold,
-        )
+        parts = [
+            self.predict(read_windows(half, batch, self.config.clip.seconds))
+            for batch in batches(starts, self.batch_size)
+        ]
+        return land_windows(parts, starts, half.seconds, self.config)
+
+    def predict(self, inputs: dict[str, Any]) -> Predictions:
+        """What the model says of a batch of `read_windows`, as NumPy arrays."""
+        return jax.device_get(self._apply(self.params, jax.device_put(inputs, self._inputs)))
+
+
+def batches(starts: Sequence[float], size: int) -> Iterator[list[float]]:
+    """Windows, `size` at a time."""
+    for first in range(0, len(starts), size):
+        chosen = list(starts[first : first + size])
+        # A short batch is filled up with its last window, so one program serves all.
+        yield chosen + chosen[-1:] * (size - len(chosen))
+
+
+def land_windows(
+    parts: Sequence[Predictions], starts: Sequence[float], seconds: float, config: ConfigDict
+) -> DenseScores:
+    """The dense scores of a half of so many seconds, put together as `config.inference` says.
+
+    `parts`: the predictions of `batches(starts, size)`, NumPy arrays.
+    """
+    rate = config.clip.positions_per_second
+    predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
+    first_positions = np.round(np.asarray(starts) * rate).astype(np.int64)
+    positions = max(1, round(seconds * rate))
+    if config.inference.overlap == "mean":
+        predictions = averaged(predictions, first_positions, positions)
+        first_positions = np.zeros(1, np.int64)
+    return land(
+        predictions,
+        first_positions,
+        positions=positions,
+        positions_per_second=rate,
+        threshold=config.inference.threshold,
+    )
+
+
+def spots_of(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
+    """What stays of dense scores, with the sigma of its place."""
+    spots = suppress(dense.scores, suppression)
+    if dense.sigma_seconds is None:
+        return spots
+    sigma = dense.sigma_seconds[spots.positions, spots.classes]
+    return dataclasses.replace(spots, sigma_seconds=sigma)
 
 
 def suppression_of(config: ConfigDict) -> SuppressionSpec:

@@ -8,12 +8,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from astra_jax.data.soccernet import Half
+from astra_jax.spotting.ensemble import Ensemble
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.results import Prediction, spots_to_predictions
 
 
 def predict_matches(
-    predictor: Predictor,
+    predictor: Predictor | Ensemble,
     halves: Sequence[Half],
     classes: Sequence[str],
     before_each: Callable[[], None] = lambda: None,

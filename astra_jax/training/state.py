@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
@@ -124,6 +125,11 @@ def abstract_params(config: ModelConfig, sharding: NamedSharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
     )
+
+
+def host_copy(params: Any) -> Any:
+    """Parameters as NumPy arrays; each process holds all of them."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
 
 
 def parameter_count(params: Any) -> int:
