@@ -1,6 +1,7 @@
 """A run and its folder: puts training, spotting and evaluation together."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import time
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from astra_jax import memory, provenance
@@ -35,10 +35,10 @@ from astra_jax.preparation import (
 from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.matches import predict_matches
 from astra_jax.spotting.results import write_results
-from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.checkpoints import Checkpoints, has_latest
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
-from astra_jax.training.state import abstract_params, make_mesh, replicated
+from astra_jax.training.state import abstract_params, host_copy, make_mesh, replicated
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
+    _keep_start(config, workdir)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
@@ -87,26 +88,35 @@ def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dic
     validate = _validator(prepared, interruption)
     with memory.shortage(memory.TRAINING):
         trainer = Trainer(
-            config, prepared.model_config, prepared.stream, workdir, validate, interruption
+            config,
+            prepared.model_config,
+            prepared.stream,
+            workdir,
+            validate,
+            interruption,
+            prepared.warm_start,
         )
+        # It holds the parameters of another run, which have done their part.
+        prepared = dataclasses.replace(prepared, warm_start=None)
         with trainer.closing():
             return _run(trainer, prepared)
 
 
 def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     """The run itself, and the files of its folder beside the trainer's own."""
-    workdir = trainer.workdir
+    workdir, config = trainer.workdir, prepared.config
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
         if (summary := _read_summary(workdir / "summary.json")) is not None:
             return summary
     else:
         _log.info(
-            "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
+            "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
             workdir,
             f"{trainer.parameters:,}",
+            f", {trainer.trained_parameters:,} of them trained" if config.freeze else "",
             len(prepared.halves) // 2,
-            trainer.stream.steps_per_epoch * prepared.config.training.batch_size,
+            trainer.stream.steps_per_epoch * config.training.batch_size,
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
@@ -177,7 +187,7 @@ def evaluate(
     halves = normalized(halves, normalizations_of(workdir, ()))
     started = time.monotonic()
     with memory.shortage(memory.EVALUATION):
-        predictor = Predictor(config, ASTRA(model_config), _host_copy(params))
+        predictor = Predictor(config, ASTRA(model_config), host_copy(params))
         predictions = predict_matches(predictor, halves, spec.classes)
     _log.info(
         "%d match(es) predicted in %.1f s with the best checkpoint (step %d)",
@@ -201,24 +211,20 @@ def evaluate(
     return blocks
 
 
-def _host_copy(params: Any) -> Any:
-    """Parameters as NumPy arrays; each process holds all of them."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
 def _validator(prepared: Prepared, interruption: Interruption) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
     validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
     if validation is None:
         return None
+    model = ASTRA(prepared.model_config)
     predictor: Predictor | None = None
 
     def validate(params: Any) -> dict[str, float]:
         nonlocal predictor
         with memory.shortage(memory.EVALUATION):
-            params = _host_copy(params)
+            params = host_copy(params)
             if predictor is None:
-                predictor = Predictor(config, ASTRA(prepared.model_config), params)
+                predictor = Predictor(config, model, params)
             else:
                 predictor.replace_params(params)
             predictions = predict_matches(predictor, validation.halves, classes, interruption.check)
@@ -241,6 +247,23 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 def _may_differ(key: str) -> bool:
     other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
     return key in _MAY_DIFFER or other_split
+
+
+def _keep_start(config: ConfigDict, workdir: Path) -> None:
+    """Lets a run that goes on say what it began from, wherever that lies now: it isn't read again.
+
+    One that began from nothing, or that goes on as if it had, is left to `_check_same_run`.
+    """
+    path = workdir / "config.json"
+    if config.init_from is None or not path.exists() or not has_latest(workdir):
+        return
+    began = from_json(path).init_from
+    if began is not None and began != config.init_from:
+        _log.info(
+            "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
+            *(workdir, began, config.init_from),
+        )
+        config.init_from = began
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:
