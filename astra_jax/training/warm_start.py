@@ -64,14 +64,15 @@ class Match:
     """Which parameters a run takes from another one.
 
     `paths`: those of ours that are taken, to theirs. `columns`: of the layers that have an output
-    a class, ours and theirs that belong together. `fresh` and `left_over`: modules of ours that
-    take nothing, of theirs that nothing takes; and classes. `count`: how many numbers are taken.
+    a class, ours and theirs that belong together. `fresh` and `left_over`: in words, modules and
+    classes of ours that take nothing, of theirs that nothing takes. `count`: how many numbers are
+    taken.
     """
 
     paths: dict[str, str]
     columns: tuple[tuple[int, int], ...]
-    fresh: tuple[str, ...]
-    left_over: tuple[str, ...]
+    fresh: str
+    left_over: str
     count: int
 
     def filled(self, fresh: Any, stored: Any) -> Any:
@@ -91,10 +92,8 @@ class Match:
 
     def notes(self, workdir: Any) -> str:
         """What begins fresh and what of the run in `workdir` nothing takes; "" where all fits."""
-        parts = [f"fresh: {_listed(self.fresh)}"] if self.fresh else []
-        if self.left_over:
-            parts.append(f"left over in {workdir}: {_listed(self.left_over)}")
-        return "; ".join(parts)
+        parts = {"fresh": self.fresh, f"left over in {workdir}": self.left_over}
+        return "; ".join(f"{name}: {words}" for name, words in parts.items() if words)
 
 
 def match(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Match:
@@ -128,13 +127,13 @@ def match(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Match:
         )
         for path, source in layer.items()
     }
-    fresh_names = _modules(our_leaves.keys() - paths.keys(), our_leaves)
+    by_class = any(_has_classes(path) for path in paths)
+    new = [name for name in ours.classes if by_class and name not in theirs.classes]
+    gone = [name for name in theirs.classes if by_class and name not in ours.classes]
+    fresh_modules = _modules(our_leaves.keys() - paths.keys(), our_leaves)
     left_over = _modules(their_leaves.keys() - set(paths.values()), their_leaves)
-    if any(_has_classes(path) for path in paths):
-        fresh_names += [f"class {name}" for name in ours.classes if name not in theirs.classes]
-        left_over += [f"class {name}" for name in theirs.classes if name not in ours.classes]
     count = sum(_taken_size(path, our_leaves[path].shape, len(columns)) for path in paths)
-    return Match(paths, columns, tuple(fresh_names), tuple(left_over), count)
+    return Match(paths, columns, _words(fresh_modules, new), _words(left_over, gone), count)
 
 
 def _columns(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
@@ -183,6 +182,11 @@ def _modules(chosen: Collection[str], paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _words(modules: list[str], classes: list[str]) -> str:
+    outputs = [f"the outputs of {_listed(classes)}"] if classes else []
+    return ", ".join(([_listed(modules)] if modules else []) + outputs)
+
+
+def _listed(names: list[str]) -> str:
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
