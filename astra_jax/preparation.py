@@ -98,6 +98,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
         config.data.root = str((workdir / "matches").absolute())
     spec = DataSpec.from_config(config.data)
     model_config = model_of(config)
+    if config.freeze:
+        check_freeze(_fresh(model_config), config.freeze)
     warm_start = warm_start_of(config, model_config, workdir)
     _prepare_simulation(config)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
@@ -124,12 +126,8 @@ def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) 
     `workdir` has a checkpoint to go on from nothing is read: the other run may be gone by then.
 
     Raises:
-        UserError: nothing can be read there, nothing in it fits, or `config.freeze` names nothing.
+        UserError: it can't be read, or nothing in it fits.
     """
-    if not config.freeze and config.init_from is None:
-        return None
-    fresh = abstract_params(model_config, replicated(make_mesh()))
-    check_freeze(fresh, config.freeze)
     if config.init_from is None or has_latest(workdir):
         return None
     other = Path(config.init_from).expanduser()
@@ -139,6 +137,7 @@ def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) 
         outline, step, stored = _read_run(other)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
+    fresh = _fresh(model_config)
     found = match(fresh, stored, Outline.from_config(config), outline)
     if not found.paths:
         raise UserError(
@@ -156,6 +155,11 @@ def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) 
     if notes := found.notes(other):
         _log.info("%s", notes)
     return lambda params: found.filled(params, stored)
+
+
+def _fresh(model_config: ModelConfig) -> Any:
+    """Shapes of the parameters, nothing computed."""
+    return abstract_params(model_config, replicated(make_mesh()))
 
 
 def _read_run(workdir: Path) -> tuple[Outline, int, Any]:

@@ -188,7 +188,6 @@ def test_the_way_back_through_a_frozen_branch_is_not_computed():
         function = jax.jit(make_gradients(model, LOSS, mesh, freeze=freeze))
         return function.lower(*arguments).cost_analysis()["flops"]
 
-    whole, without, forward = flops(()), flops(("audio/*",)), flops(("[!c]*",))
-    print(whole, without, forward)
-    # Nearly all of it is the audio's, and its way back costs twice the way there.
-    assert without < 0.5 * whole and without < 1.5 * forward
+    # Of nothing but the classification head the way back is short; most of the rest is VGGish's.
+    whole, without, of_head = flops(()), flops(("audio/*",)), flops(("[!c]*",))
+    assert whole - without > 0.8 * (whole - of_head)
