@@ -138,6 +138,8 @@ def check(config: ConfigDict) -> None:
     windows = config.inference.suppression.windows_seconds
     _check_numbers(windows, "inference.suppression.windows_seconds", float, _SECONDS)
     _check_loss(config)
+    for index, pattern in enumerate(config.freeze):
+        _check_value(pattern, f"freeze[{index}]", str)
     channels = config.model.audio.channels
     _check_numbers(channels, "model.audio.channels", int, _COUNT)
     if len(channels) != 6:

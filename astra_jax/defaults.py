@@ -14,6 +14,11 @@ def paper() -> ConfigDict:
     """
     config = ConfigDict()
     config.seed = 1
+    # Folder of a run whose best parameters this one starts from, as far as they fit; None: fresh.
+    config.init_from = config_dict.placeholder(str)
+    # Parameters that don't train, by patterns of their paths such as "audio/*" ("*" crosses "/").
+    # Dropout falls on what they put out all the same.
+    config.freeze = ()
     config.data = _data()
     # Parameters of simulated matches (data.simulation); None: the files under data.root.
     config.simulation = None

@@ -1,6 +1,7 @@
 """A run and its folder: puts training, spotting and evaluation together."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -21,6 +22,7 @@ from astra_jax.model import ASTRA
 from astra_jax.preparation import Prepared, check_config, prepare
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.matches import predict_matches
+from astra_jax.training.checkpoints import has_latest
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.state import host_copy
@@ -57,6 +59,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
+    _keep_start(config, workdir)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
@@ -74,26 +77,35 @@ def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dic
     validate = _validator(prepared, interruption)
     with memory.shortage(memory.TRAINING):
         trainer = Trainer(
-            config, prepared.model_config, prepared.stream, workdir, validate, interruption
+            config,
+            prepared.model_config,
+            prepared.stream,
+            workdir,
+            validate,
+            interruption,
+            prepared.warm_start,
         )
+        # It holds the parameters of another run, which have done their part.
+        prepared = dataclasses.replace(prepared, warm_start=None)
         with trainer.closing():
             return _run(trainer, prepared)
 
 
 def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     """The run itself, and the files of its folder beside the trainer's own."""
-    workdir = trainer.workdir
+    workdir, config = trainer.workdir, prepared.config
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
         if (summary := _read_summary(workdir / "summary.json")) is not None:
             return summary
     else:
         _log.info(
-            "%s: %s parameters, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
+            "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
             workdir,
             f"{trainer.parameters:,}",
+            f", {trainer.trained_parameters:,} of them trained" if config.freeze else "",
             len(prepared.halves) // 2,
-            trainer.stream.steps_per_epoch * prepared.config.training.batch_size,
+            trainer.stream.steps_per_epoch * config.training.batch_size,
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
@@ -135,6 +147,7 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
     validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
     if validation is None:
         return None
+    model = ASTRA(prepared.model_config)
     predictor: Predictor | None = None
 
     def validate(params: Any) -> dict[str, float]:
@@ -142,7 +155,7 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
         with memory.shortage(memory.EVALUATION):
             params = host_copy(params)
             if predictor is None:
-                predictor = Predictor(config, ASTRA(prepared.model_config), params)
+                predictor = Predictor(config, model, params)
             else:
                 predictor.replace_params(params)
             predictions = predict_matches(predictor, validation.halves, classes, interruption.check)
@@ -165,6 +178,23 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 def _may_differ(key: str) -> bool:
     other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
     return key in _MAY_DIFFER or other_split
+
+
+def _keep_start(config: ConfigDict, workdir: Path) -> None:
+    """Lets a run that goes on say what it began from, wherever that lies now: it isn't read again.
+
+    One that began from nothing, or that goes on as if it had, is left to `_check_same_run`.
+    """
+    path = workdir / "config.json"
+    if config.init_from is None or not path.exists() or not has_latest(workdir):
+        return
+    began = from_json(path).init_from
+    if began is not None and began != config.init_from:
+        _log.info(
+            "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
+            *(workdir, began, config.init_from),
+        )
+        config.init_from = began
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:

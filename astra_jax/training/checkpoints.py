@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -124,15 +125,39 @@ class Checkpoints:
         Raises:
             UserError: there is none yet, it can't be read, or it is of another model.
         """
-        step = self._best.latest_step()
+        step = self._best_step()
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
+        restored = self._restore(self._best, step, "params", abstract_params, args)
+        return step, restored.params
+
+    def read_best(self) -> tuple[int, Any]:
+        """Step and parameters of the best checkpoint of whatever model, as NumPy arrays.
+
+        Every process reads them all.
+
+        Raises:
+            UserError: there is none yet, or it can't be read.
+        """
+        step = self._best_step()
+        folder = self._best.directory / str(step)
+        try:
+            # What is there takes the place of these, whose memory is never touched.
+            stored = jax.tree.map(
+                lambda leaf: np.empty(leaf.shape, leaf.dtype), _metadata(folder / "params")
+            )
+            args = ocp.args.Composite(params=ocp.args.StandardRestore(stored))
+            return step, self._best.restore(step, args=args).params
+        except Exception as error:  # as in `_restore`
+            raise _damaged(folder, error) from error
+
+    def _best_step(self) -> int:
+        step: int | None = self._best.latest_step()
         if step is None:
             raise UserError(
                 f"{self._best.directory}: no checkpoint yet: train first, at least until the "
                 "first validation"
             )
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-        restored = self._restore(self._best, step, "params", abstract_params, args)
-        return step, restored.params
+        return step
 
     def _restore(
         self,
@@ -182,6 +207,12 @@ class Checkpoints:
             manager.close()
 
 
+def has_latest(workdir: Path) -> bool:
+    """Whether a run in `workdir` has a checkpoint to go on from; makes nothing."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        return checkpoints.latest_step() is not None
+
+
 def _progress(folder: Any, content: Any) -> Progress:
     try:
         return Progress.from_json(content)
@@ -198,8 +229,7 @@ def _damaged(folder: Any, error: Exception) -> UserError:
 
 def _check_model(folder: Any, abstract: Any) -> None:
     """Compares names and shapes: Orbax leaves tracebacks of its threads when it finds out."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = _shapes(checkpointer.metadata(folder).item_metadata.tree)
+    stored = _shapes(_metadata(folder))
     ours = _shapes(abstract)
     for name in sorted(stored.keys() | ours.keys()):
         if stored.get(name) != ours.get(name):
@@ -208,6 +238,12 @@ def _check_model(folder: Any, abstract: Any) -> None:
                 f"{_shape(stored, name)} there, {_shape(ours, name)} in the config): use the "
                 "config it was trained with, or another --workdir"
             )
+
+
+def _metadata(folder: Any) -> Any:
+    """The tree that was saved in `folder`: shapes and types in the place of arrays."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder).item_metadata.tree
 
 
 def _words(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """The losses of a batch and their gradients, computed whole or in parts one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.training.freezing import divided, joined
 from astra_jax.training.losses import LossConfig, losses
 
 # (parameters, batch, key) to (gradients, the total, classification and displacement loss).
@@ -16,14 +17,19 @@ Gradients = Callable[[Any, dict[str, Any], Key[Array, ""]], tuple[Any, Float[Arr
 
 
 def make_gradients(
-    config: ModelConfig, loss_config: LossConfig, mesh: Mesh, parts: int = 1
+    config: ModelConfig,
+    loss_config: LossConfig,
+    mesh: Mesh,
+    parts: int = 1,
+    freeze: Sequence[str] = (),
 ) -> Gradients:
     """What a training step asks of a batch: gradients and losses, for use inside `jax.jit`.
 
     With `parts` above 1 the batch is computed in that many parts of equal size, with the memory
     of one: the result is that of the whole batch up to rounding, but for dropout and
     augmentation, which draw from other keys. `parts` times the devices of `mesh` must divide the
-    batch.
+    batch. Parameters that `freeze` names have None for a gradient (`freezing.divided`), and
+    nothing is computed for them on the way back.
     """
     model = ASTRA(config)
 
@@ -34,10 +40,13 @@ def make_gradients(
         target_count: Float[Array, ""] | None = None,
     ) -> tuple[Any, Float[Array, "3"]]:
         dropout, augment = jax.random.split(key)
+        trained, frozen = divided(params, freeze)
 
-        def loss(params: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:
+        def loss(trained: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:
             rngs = {"dropout": dropout, "augment": augment}
-            predictions: Any = model.apply({"params": params}, batch, train=True, rngs=rngs)
+            predictions: Any = model.apply(
+                {"params": joined(trained, frozen)}, batch, train=True, rngs=rngs
+            )
             found = losses(
                 predictions,
                 batch["class_targets"],
@@ -48,7 +57,7 @@ def make_gradients(
             )
             return found.total, jnp.stack([found.total, found.classification, found.displacement])
 
-        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
         return gradients, values
 
     if parts == 1:
@@ -65,7 +74,10 @@ def make_gradients(
             found = of_part(params, take(part), jax.random.fold_in(key, part), share)
             return jax.tree.map(jnp.add, sums, found), None
 
-        zeros = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(3, jnp.float32))
+        zeros = (
+            jax.tree.map(jnp.zeros_like, divided(params, freeze)[0]),
+            jnp.zeros(3, jnp.float32),
+        )
         sums, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
         return jax.tree.map(lambda total: total / parts, sums)
 

@@ -13,6 +13,7 @@ from astra_jax.data.pipeline import TrainingStream, put_batch
 from astra_jax.errors import Interrupted, UserError
 from astra_jax.model import ModelConfig
 from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.freezing import divided
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
 from astra_jax.training.losses import LossConfig
@@ -21,12 +22,15 @@ from astra_jax.training.state import (
     Progress,
     StepValues,
     batch_sharding,
+    host_copy,
     init_state,
     make_mesh,
     make_train_step,
     parameter_count,
     replicated,
+    with_params,
 )
+from astra_jax.training.warm_start import WarmStart
 
 # Parameters to scores; the one under "score" selects the best epoch.
 Validate = Callable[[Any], dict[str, float]]
@@ -38,6 +42,7 @@ class Trainer:
     `validate` is called with the parameters every `validate_every_epochs` epochs and after
     the last one; None (no validation split) keeps the last epoch as the best. `interruption` is
     asked behind each step; a validation that is interrupted is made up for on resuming.
+    `warm_start` changes the parameters before step 0; a run that has a checkpoint goes on from it.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Trainer:
         workdir: Path,
         validate: Validate | None,
         interruption: Interruption,
+        warm_start: WarmStart | None = None,
     ) -> None:
         check_training(config, jax.device_count())
         self.config, self.stream, self.workdir, self.validate = config, stream, workdir, validate
@@ -63,6 +69,7 @@ class Trainer:
             self.mesh,
             config.training.average_decay,
             config.training.accumulation_steps,
+            freeze=tuple(config.freeze),
         )
         self.state = init_state(
             model_config,
@@ -70,6 +77,7 @@ class Trainer:
             config.seed,
             self.mesh,
             averaged=config.training.average_decay > 0,
+            freeze=tuple(config.freeze),
         )
         # An epoch in which nothing is learned ends the run, however few steps it has.
         self._most_skipped = min(config.training.most_skipped_steps, stream.steps_per_epoch)
@@ -77,13 +85,16 @@ class Trainer:
         self._journal = Journal(config, workdir, stream.steps_per_epoch)
         self.checkpoints = Checkpoints(workdir)
         try:
-            self._restore()
+            self._restore(warm_start)
         except BaseException:
             self.checkpoints.close()
             raise
 
-    def _restore(self) -> None:
+    def _restore(self, warm_start: WarmStart | None) -> None:
         if self.checkpoints.latest_step() is None:
+            if warm_start is not None:
+                params = warm_start(host_copy(self.state.params))
+                self.state = with_params(self.state, params, self.mesh)
             self._journal.cut(0)
             return
         sharding = replicated(self.mesh)
@@ -208,6 +219,11 @@ class Trainer:
     def parameters(self) -> int:
         """Size of the model."""
         return parameter_count(self.state.params)
+
+    @property
+    def trained_parameters(self) -> int:
+        """Size of what trains of it."""
+        return parameter_count(divided(self.state.params, self.config.freeze)[0])
 
 
 def check_training(config: ConfigDict, devices: int) -> None:

@@ -1,6 +1,7 @@
 """The training state, how it starts, and one step of it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.model import ASTRA, ModelConfig
 from astra_jax.model.start import apply_start
+from astra_jax.training.freezing import divided, joined
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig
 
@@ -127,11 +129,6 @@ def abstract_params(config: ModelConfig, sharding: NamedSharding) -> Any:
     )
 
 
-def host_copy(params: Any) -> Any:
-    """Parameters as NumPy arrays; each process holds all of them."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
 def parameter_count(params: Any) -> int:
     """How many numbers a tree of parameters holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -143,15 +140,19 @@ def init_state(
     seed: int,
     mesh: Mesh,
     averaged: bool = False,
+    freeze: Sequence[str] = (),
 ) -> TrainState:
-    """The state before step 0, drawn from `seed` and placed on every device of `mesh`."""
+    """The state before step 0, drawn from `seed` and placed on every device of `mesh`.
+
+    The optimiser holds nothing of the parameters that `freeze` names.
+    """
 
     def init(key: Key[Array, ""]) -> TrainState:
         params = init_params(config, key)
         return TrainState(
             jnp.zeros([], jnp.int32),
             params,
-            optimizer.init(params),
+            optimizer.init(divided(params, freeze)[0]),
             jnp.zeros(3, jnp.float32),
             jnp.zeros(3, jnp.int32),
             # A copy of its own: the state is donated.
@@ -159,6 +160,22 @@ def init_state(
         )
 
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def host_copy(params: Any) -> Any:
+    """Parameters as NumPy arrays; each process holds all of them."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
+
+
+def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:
+    """The state before step 0 with other parameters, NumPy arrays, in the average as well."""
+    sharding = replicated(mesh)
+
+    def place(leaf: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    average = None if state.average is None else jax.tree.map(place, params)
+    return dataclasses.replace(state, params=jax.tree.map(place, params), average=average)
 
 
 def make_train_step(
@@ -170,6 +187,7 @@ def make_train_step(
     mesh: Mesh,
     average_decay: float = 0.0,
     accumulation_steps: int = 1,
+    freeze: Sequence[str] = (),
 ) -> TrainStep:
     """The jitted step: (state, batch) to (next state, what the step tells).
 
@@ -179,20 +197,24 @@ def make_train_step(
     The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
     repeats itself after a resume. With `average_decay` d the state's average follows the
     parameters as `d average + (1 - d) params`, d being at most (1 + step) / (10 + step) so that
-    the first values are soon forgotten. `accumulation_steps` is for `make_gradients`.
+    the first values are soon forgotten. `accumulation_steps` is for `make_gradients`. Parameters
+    that `freeze` names stay what they are, to the bit; dropout falls on their outputs as ever.
     """
-    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps)
+    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps, freeze)
     base_key = jax.random.key(seed)
 
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
         key = jax.random.fold_in(base_key, state.step)
         gradients, values = gradients_of(state.params, batch, key)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
+        trained, frozen = divided(state.params, freeze)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
+        trained = optax.apply_updates(trained, updates)
+        params, average = joined(trained, frozen), state.average
         if average is not None:
             decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+            followed, _ = divided(average, freeze)
+            followed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, followed, trained)
+            average = joined(followed, frozen)
         # A norm that overflows is as bad as an infinite value: no square root of it would do.
         norms = optax.tree.norm(gradients), optax.tree.norm(params)
         taken = jnp.isfinite(jnp.stack([values[0], *norms])).all()
