@@ -85,7 +85,13 @@ def _simulate(config: ConfigDict, workdir: Path, temporary: Path) -> None:
 
 def _measured(prepared: Prepared, workdir: Path, interruption: Interruption) -> DryRun:
     trainer = Trainer(
-        prepared.config, prepared.model_config, prepared.stream, workdir, None, interruption
+        prepared.config,
+        prepared.model_config,
+        prepared.stream,
+        workdir,
+        None,
+        interruption,
+        prepared.warm_start,
     )
     with trainer.closing():
         return _measured_steps(trainer)

@@ -1,7 +1,8 @@
 """What a run is made of, put together before it begins: checks, data, model, stream."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from astra_jax.data.soccernet import (
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.spotting.inference import suppression_of
+from astra_jax.training.checkpoints import has_latest
 from astra_jax.training.loop import check_training
 from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.trackers import check_trackers
+from astra_jax.vggish_weights import check_vggish, load_vggish
 
 Labels = dict[str, list[dict[str, Any]]]
 
@@ -42,7 +45,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs but its folder. `validation`: None where there is no split."""
+    """All that a training needs but its folder.
+
+    `validation`: None where there is no split. `warm_start`: what changes the parameters before
+    step 0, None where nothing does.
+    """
 
     config: ConfigDict
     spec: DataSpec
@@ -51,6 +58,7 @@ class Prepared:
     normalizations: Normalizations
     stream: TrainingStream
     validation: Validation | None
+    warm_start: Callable[[Any], Any] | None
 
     @property
     def data_halves(self) -> list[Half]:
@@ -84,6 +92,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
         config.data.root = str((workdir / "matches").absolute())
     spec = DataSpec.from_config(config.data)
     model_config = model_of(config)
+    warm_start = vggish_start(config, model_config, workdir)
     _prepare_simulation(config)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
     halves = index_halves(spec, matches_of(config, "train"))
@@ -91,13 +100,30 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
     halves = normalized(halves, normalizations)
     stream = TrainingStream(halves, config)
     validation = _validation(config, spec, normalizations)
-    return Prepared(config, spec, model_config, halves, normalizations, stream, validation)
+    return Prepared(
+        config, spec, model_config, halves, normalizations, stream, validation, warm_start
+    )
 
 
 def model_of(config: ConfigDict) -> ModelConfig:
     """The model of a run; computes in bfloat16 on GPU and TPU unless the config says otherwise."""
     on_cpu = jax.default_backend() == "cpu"
     return ModelConfig.from_config(config, default_dtype="float32" if on_cpu else "bfloat16")
+
+
+def vggish_start(
+    config: ConfigDict, model_config: ModelConfig, workdir: Path
+) -> Callable[[Any], Any] | None:
+    """Puts VGGish's weights into fresh parameters; None where the config names no file of them.
+
+    None also where `workdir` has a checkpoint to go on from: the file may be gone by then.
+    Raises UserError where the file can't be read or doesn't fit the model.
+    """
+    if config.model.audio.init_from is None or has_latest(workdir):
+        return None
+    path = Path(config.model.audio.init_from)
+    check_vggish(path, model_config)
+    return partial(load_vggish, path)
 
 
 def matches_of(config: ConfigDict, split: str) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
+    _check_not_imported(workdir)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
@@ -87,7 +88,13 @@ def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dic
     validate = _validator(prepared, interruption)
     with memory.shortage(memory.TRAINING):
         trainer = Trainer(
-            config, prepared.model_config, prepared.stream, workdir, validate, interruption
+            config,
+            prepared.model_config,
+            prepared.stream,
+            workdir,
+            validate,
+            interruption,
+            prepared.warm_start,
         )
         with trainer.closing():
             return _run(trainer, prepared)
@@ -241,6 +248,15 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 def _may_differ(key: str) -> bool:
     other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
     return key in _MAY_DIFFER or other_split
+
+
+def _check_not_imported(workdir: Path) -> None:
+    """Imported weights are none that a training of this folder could have left or go on from."""
+    if provenance.imported(workdir):
+        raise UserError(
+            f"{workdir}: holds imported weights, which nothing trains over: to start from them "
+            f"give --config.init_from={workdir} and another --workdir"
+        )
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:

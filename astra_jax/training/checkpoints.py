@@ -182,6 +182,12 @@ class Checkpoints:
             manager.close()
 
 
+def has_latest(workdir: Path) -> bool:
+    """Whether a run in `workdir` has a checkpoint to go on from; makes nothing."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        return checkpoints.latest_step() is not None
+
+
 def _progress(folder: Any, content: Any) -> Progress:
     try:
         return Progress.from_json(content)

@@ -21,11 +21,13 @@ from astra_jax.training.state import (
     Progress,
     StepValues,
     batch_sharding,
+    host_copy,
     init_state,
     make_mesh,
     make_train_step,
     parameter_count,
     replicated,
+    with_params,
 )
 
 # Parameters to scores; the one under "score" selects the best epoch.
@@ -38,6 +40,7 @@ class Trainer:
     `validate` is called with the parameters every `validate_every_epochs` epochs and after
     the last one; None (no validation split) keeps the last epoch as the best. `interruption` is
     asked behind each step; a validation that is interrupted is made up for on resuming.
+    `warm_start` changes the parameters before step 0; a run that has a checkpoint goes on from it.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Trainer:
         workdir: Path,
         validate: Validate | None,
         interruption: Interruption,
+        warm_start: Callable[[Any], Any] | None = None,
     ) -> None:
         check_training(config, jax.device_count())
         self.config, self.stream, self.workdir, self.validate = config, stream, workdir, validate
@@ -77,13 +81,16 @@ class Trainer:
         self._journal = Journal(config, workdir, stream.steps_per_epoch)
         self.checkpoints = Checkpoints(workdir)
         try:
-            self._restore()
+            self._restore(warm_start)
         except BaseException:
             self.checkpoints.close()
             raise
 
-    def _restore(self) -> None:
+    def _restore(self, warm_start: Callable[[Any], Any] | None) -> None:
         if self.checkpoints.latest_step() is None:
+            if warm_start is not None:
+                params = warm_start(host_copy(self.state.params))
+                self.state = with_params(self.state, params, self.mesh)
             self._journal.cut(0)
             return
         sharding = replicated(self.mesh)

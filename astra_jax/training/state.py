@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
@@ -153,6 +154,22 @@ def init_state(
         )
 
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def host_copy(params: Any) -> Any:
+    """Parameters as NumPy arrays; each process holds all of them."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
+
+
+def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:
+    """The state before step 0 with other parameters, NumPy arrays, in the average as well."""
+    sharding = replicated(mesh)
+
+    def place(leaf: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    average = None if state.average is None else jax.tree.map(place, params)
+    return dataclasses.replace(state, params=jax.tree.map(place, params), average=average)
 
 
 def make_train_step(
