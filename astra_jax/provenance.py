@@ -61,11 +61,12 @@ def write(out: Path, data: str, **more: Any) -> None:
 def write_import(workdir: Path, file: Path, **more: Any) -> None:
     """Writes `provenance.json` of a folder whose weights came out of `file`: `record`, `imported`.
 
-    `imported` has the file's name, its SHA-256 and what else is given.
+    `imported` has the file's name, its SHA-256, who may have read it, and what else is given.
     """
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    imported = {"file": file.name, "sha256": digest, **more}
+    readers = {name: _version(name) for name in ("torch", "safetensors")}
+    imported = {"file": file.name, "sha256": digest, "packages": readers, **more}
     _write(workdir / FILE_NAME, {**record(), "imported": imported})
 
 

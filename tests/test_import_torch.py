@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from astra_jax.published import config_of
 from astra_jax.spotting import inference
 from astra_jax.torch_files import read_state_dict
 from astra_jax.torch_import import from_state_dict
+from astra_jax.torch_names import Sizes, read_sizes, tensors_of
 from astra_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("compile_once", "module_on_one_device")
@@ -113,6 +115,7 @@ def test_an_imported_folder_says_where_it_is_from(imported):
     told = json.loads((imported.workdir / "provenance.json").read_text())["imported"]
     assert told["file"] == "model.pth.tar" and len(told["sha256"]) == 64
     assert (told["heads"], told["hierarchical"]) == (8, True)
+    assert told["packages"]["torch"].startswith("2.")
     assert (imported.workdir / "normalization.json").read_text() == "[null]\n"
     assert read_run(imported.workdir, "published").state == "imported"
     assert [path.name for path in imported.workdir.parent.iterdir()] == ["published"]
@@ -190,6 +193,17 @@ def test_nothing_is_left_where_the_disk_is_full(refused, checkpoint, monkeypatch
 
 
 # What doesn't fit
+
+
+@pytest.mark.parametrize(("audio", "parameters"), [(False, 44_299_574), (True, 168_372_918)])
+def test_the_published_models_tensors_are_those_of_its_number_of_parameters(audio, parameters):
+    model = published(audio)
+    shared = {field.name for field in dataclasses.fields(Sizes)} & set(model.__dataclass_fields__)
+    sizes = {name: getattr(model, name) for name in shared}
+    of = Sizes(**sizes, rows=50, widths=model.sources[0].widths, outputs=18, augmented=True)
+    shapes = tensors_of(of)
+    assert sum(math.prod(shape) for shape in shapes.values()) == parameters
+    assert read_sizes(shapes) == of
 
 
 def test_all_that_is_missing_left_over_or_misshapen_is_named():

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
             args.checkpoint, args.out, args.heads, args.hierarchical, classes
         )
         _log.info(
-            "python evaluate.py --workdir %s --split test --out %s --config.data.root=DIR "
+            "astra evaluate --workdir %s --split test --out %s --config.data.root=DIR "
             "evaluates it on the matches in DIR",
             args.out,
             args.out / "test",
