@@ -114,17 +114,13 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
 
 def test_every_product_of_the_highest_precision_is_one_of_float32():
     def products(dtype):
-        config = small(dtype=dtype, remat=True)
-
-        def score(params, inputs):
-            return ASTRA(config).apply({"params": params}, inputs).probabilities.sum()
-
-        gradient = jax.make_jaxpr(jax.grad(score))(abstract(config), random_inputs(config, 1))
-        text = str(gradient)
+        config = small(dtype=dtype)
+        apply = partial(ASTRA(config).apply, inputs=random_inputs(config, 1))
+        text = str(jax.make_jaxpr(apply)({"params": abstract(config)}))
         return text.count("dot_general[") + text.count("conv_general_dilated["), text.count(HIGHEST)
 
     (count, highest), (_, unasked) = products("float32_highest"), products("float32")
-    assert (highest, unasked) == (count, 0) and count > 100
+    assert (highest, unasked) == (count, 0) and count > 50
 
 
 def test_initial_values_are_the_published_ones():
