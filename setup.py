@@ -38,17 +38,22 @@ setup(
         # Where a run reports to (config.logging).
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.17"],
+        # Reads published weights (astra import-torch, model.audio.init_from). PyPI's torch brings
+        # CUDA on Linux: --extra-index-url https://download.pytorch.org/whl/cpu has one without.
+        "torch": ["torch>=2.6", "safetensors>=0.4"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "docs": ["pdoc>=16"],
         "benchmark": ["torch>=2.6"],  # benchmarks/speed.py
-        # The judges of the suite: the official metric, librosa; scikit-learn for the baseline.
+        # The judges of the suite: the official metric, librosa; scikit-learn for the baseline;
+        # torch and safetensors write the files that the import reads.
         "test": [
             "SoccerNet==0.1.62",
             "beartype>=0.21",
             "librosa>=0.11",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
+            "safetensors>=0.4",
             "scikit-learn>=1.5",
             "tensorboardX>=2.6",
             "torch==2.13.0",

@@ -144,6 +144,12 @@ def check(config: ConfigDict) -> None:
     _check_numbers(channels, "model.audio.channels", int, _COUNT)
     if len(channels) != 6:
         raise _wrong("model.audio.channels", channels, "six whole numbers, one a convolution")
+    if config.model.audio.init_from is not None and config.data.audio is None:
+        raise _wrong(
+            "model.audio.init_from",
+            config.model.audio.init_from,
+            "None where data.audio is None: a model without audio has no VGGish to start from it",
+        )
     _check_times(config)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from astra_jax import __version__
-from astra_jax.commands import evaluate, runs, score, train
+from astra_jax.commands import evaluate, import_torch, runs, score, train
 from astra_jax.errors import Interrupted, UserError
 
 _MENDS = {
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--version", action="version", version=f"astra_jax {__version__}", help="print the version"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, score, runs):
+    for command in (train, evaluate, score, runs, import_torch):
         command.add(commands)
     args, rest = parser.parse_known_args(argv)
     overrides = rest if "overrides" in args else []

@@ -197,8 +197,12 @@ def _model() -> ConfigDict:
                 "segment_frames": 96,
                 "channels": (64, 128, 256, 256, 512, 512),
                 "hidden": 4096,
+                # File of VGGish's AudioSet weights that its convolutions and middle linear start
+                # from, as the published model's did (astra_jax.vggish_weights); None: drawn.
+                "init_from": config_dict.placeholder(str),
             },
-            # Of the computation; None: bfloat16 on GPU and TPU, float32 on CPU.
+            # Of the computation: "float32", "bfloat16" or "float32_highest", in which GPU and TPU
+            # round nothing before they multiply; None: bfloat16 on GPU and TPU, float32 on CPU.
             "dtype": config_dict.placeholder(str),
             # Whether the backward pass computes activations again instead of keeping them, for
             # larger batches on a GPU or TPU. XLA's CPU compiler saves no memory by it.

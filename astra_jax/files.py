@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,24 @@ def write_atomically(path: Path, data: str | bytes) -> None:
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` in the end; on an error nothing is left of it.
+
+    There must be nothing at `path`, or an empty folder.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
+        try:
+            yield Path(name)
+            os.chmod(name, 0o755)  # mkdtemp's are for their owner only
+            os.replace(name, path)
+        except BaseException:
+            shutil.rmtree(name, ignore_errors=True)
             raise
 
 

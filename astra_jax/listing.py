@@ -59,7 +59,8 @@ def read_run(folder: Path, name: str) -> Run:
     config = _object(folder / "config.json", run)
     lines = _lines(folder / "metrics.jsonl", run)
     summary = _object(folder / "summary.json", run)
-    starts = _object(folder / "provenance.json", run).get("starts")
+    provenance = _object(folder / "provenance.json", run)
+    starts = provenance.get("starts")
     scored = [line for line in lines if _number(_get(line, "validation", "score")) is not None]
     best = max(scored, key=lambda e: (e["validation"]["score"], e["epoch"]), default={})
     last = lines[-1] if lines else {}
@@ -68,7 +69,10 @@ def read_run(folder: Path, name: str) -> Run:
     score = _get(best, "validation", "score")
     run.validation = _number(summary.get("best_validation_tight", score))
     run.seconds = _number(summary.get("seconds", last.get("seconds")))
-    run.state = _state(folder, config, last, finished=bool(summary))
+    if "imported" in provenance:  # astra import-torch
+        run.state = "imported"
+    else:
+        run.state = _state(folder, config, last, finished=bool(summary))
     run.scores = dict(_scores(folder, run))
     first = starts[0] if isinstance(starts, list) and starts else None
     started = _get(first, "started")

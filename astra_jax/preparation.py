@@ -1,7 +1,5 @@
 """What a run is made of, put together before it begins: checks, data, model, stream."""
 
-import contextlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from astra_jax.checks import check
-from astra_jax.configuration import from_json
 from astra_jax.data import normalization
 from astra_jax.data.normalization import Normalizations, normalized
 from astra_jax.data.pipeline import TrainingStream
@@ -28,15 +25,11 @@ from astra_jax.data.soccernet import (
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.spotting.inference import suppression_of
-from astra_jax.training.checkpoints import Checkpoints, has_latest
-from astra_jax.training.freezing import check_freeze
+from astra_jax.starts import warm_start_of
 from astra_jax.training.loop import check_training
 from astra_jax.training.optimizer import learning_rate_schedule
-from astra_jax.training.state import abstract_params, make_mesh, parameter_count, replicated
 from astra_jax.training.trackers import check_trackers
-from astra_jax.training.warm_start import Outline, WarmStart, match
-
-_log = logging.getLogger(__name__)
+from astra_jax.training.warm_start import WarmStart
 
 Labels = dict[str, list[dict[str, Any]]]
 
@@ -98,8 +91,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
         config.data.root = str((workdir / "matches").absolute())
     spec = DataSpec.from_config(config.data)
     model_config = model_of(config)
-    if config.freeze:
-        check_freeze(_fresh(model_config), config.freeze)
     warm_start = warm_start_of(config, model_config, workdir)
     _prepare_simulation(config)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
@@ -117,60 +108,6 @@ def model_of(config: ConfigDict) -> ModelConfig:
     """The model of a run; computes in bfloat16 on GPU and TPU unless the config says otherwise."""
     on_cpu = jax.default_backend() == "cpu"
     return ModelConfig.from_config(config, default_dtype="float32" if on_cpu else "bfloat16")
-
-
-def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) -> WarmStart | None:
-    """What changes the fresh parameters of a run in `workdir` before step 0; None: nothing.
-
-    Reads the run that `config.init_from` names, and a message says what of it is taken. Where
-    `workdir` has a checkpoint to go on from nothing is read: the other run may be gone by then.
-
-    Raises:
-        UserError: it can't be read, or nothing in it fits.
-    """
-    if config.init_from is None or has_latest(workdir):
-        return None
-    other = Path(config.init_from).expanduser()
-    if other.resolve() == workdir.expanduser().resolve():
-        raise UserError(f"config.init_from: {other} is this run's own folder: name another run's")
-    try:
-        outline, step, stored = _read_run(other)
-    except UserError as error:
-        raise UserError(f"config.init_from: {error}") from error
-    fresh = _fresh(model_config)
-    found = match(fresh, stored, Outline.from_config(config), outline)
-    if not found.paths:
-        raise UserError(
-            f"config.init_from: {other}: no parameter of it fits this config's model: give "
-            f"config.model the sizes in {other / 'config.json'}"
-        )
-    size = parameter_count(fresh)
-    _log.info(
-        "init_from %s: %s of %s parameters are taken from its best checkpoint (step %d)",
-        other,
-        f"{found.count:,}",
-        f"{size:,}",
-        step,
-    )
-    if notes := found.notes(other):
-        _log.info("%s", notes)
-    return lambda params: found.filled(params, stored)
-
-
-def _fresh(model_config: ModelConfig) -> Any:
-    """Shapes of the parameters, nothing computed."""
-    return abstract_params(model_config, replicated(make_mesh()))
-
-
-def _read_run(workdir: Path) -> tuple[Outline, int, Any]:
-    """What the run in `workdir` is of, and step and parameters of its best checkpoint."""
-    path = workdir / "config.json"
-    try:
-        outline = Outline.from_config(from_json(path))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a run's config ({error!r}): restore it") from error
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        return outline, *checkpoints.read_best()
 
 
 def matches_of(config: ConfigDict, split: str) -> tuple[str, ...]:

@@ -58,6 +58,27 @@ def write(out: Path, data: str, **more: Any) -> None:
     _write(out / FILE_NAME, {**record(), "data": data, **more})
 
 
+def write_import(workdir: Path, file: Path, **more: Any) -> None:
+    """Writes `provenance.json` of a folder whose weights came out of `file`: `record`, `imported`.
+
+    `imported` has the file's name, its SHA-256, who may have read it, and what else is given.
+    """
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    readers = {name: _version(name) for name in ("torch", "safetensors")}
+    imported = {"file": file.name, "sha256": digest, "packages": readers, **more}
+    _write(workdir / FILE_NAME, {**record(), "imported": imported})
+
+
+def imported(workdir: Path) -> bool:
+    """Whether the weights in `workdir` were imported and not trained there."""
+    try:
+        content = json.loads((workdir / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "imported" in content
+
+
 def record() -> dict[str, Any]:
     """This moment: time (UTC), command, commit, packages, devices, host."""
     return {

@@ -59,6 +59,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
+    _check_not_imported(workdir)
     _keep_start(config, workdir)
     _check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
@@ -195,6 +196,15 @@ def _keep_start(config: ConfigDict, workdir: Path) -> None:
             *(workdir, began, config.init_from),
         )
         config.init_from = began
+
+
+def _check_not_imported(workdir: Path) -> None:
+    """Imported weights are none that a training of this folder could have left or go on from."""
+    if provenance.imported(workdir):
+        raise UserError(
+            f"{workdir}: holds imported weights, which nothing trains over: to start from them "
+            f"give --config.init_from={workdir} and another --workdir"
+        )
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:

@@ -73,6 +73,7 @@ def test_no_number_may_be_nan_infinite_or_a_text(key):
         ("model.feed_forward", 0, "at least 1"),
         ("model.hierarchical", "yes", "'yes', it must be True or False"),
         ("model.dtype", 16, "16, it must be a text"),
+        ("model.audio.init_from", 16, "16, it must be a text"),
         ("model.audio.channels", (1, 2), "six whole numbers"),
         ("seed", -1, "at least 0 and below 4294967296"),
         ("seed", 2**32, "below 4294967296"),

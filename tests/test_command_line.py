@@ -84,7 +84,7 @@ def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments, words):
     assert [word for word in words if word not in err] == [], err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "import-torch"])
 def test_the_help_of_a_command_explains_every_argument(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

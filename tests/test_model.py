@@ -59,6 +59,9 @@ def fresh_params(config, seed=0):
     return jax.device_get(_fresh(config, seed))
 
 
+HIGHEST = "precision=(Precision.HIGHEST, Precision.HIGHEST)"
+
+
 @partial(jax.jit, static_argnums=0)
 def predict(config, params, inputs):
     return ASTRA(config).apply({"params": params}, inputs)
@@ -107,6 +110,17 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     assert out.probabilities.dtype == jnp.float32
     difference = np.abs(out.probabilities - exact.probabilities).max()
     assert 0 < difference < 0.05
+
+
+def test_every_product_of_the_highest_precision_is_one_of_float32():
+    def products(dtype):
+        config = small(dtype=dtype)
+        apply = partial(ASTRA(config).apply, inputs=random_inputs(config, 1))
+        text = str(jax.make_jaxpr(apply)({"params": abstract(config)}))
+        return text.count("dot_general[") + text.count("conv_general_dilated["), text.count(HIGHEST)
+
+    (count, highest), (_, unasked) = products("float32_highest"), products("float32")
+    assert (highest, unasked) == (count, 0) and count > 50
 
 
 def test_initial_values_are_the_published_ones():

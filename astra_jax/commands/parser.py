@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from astra_jax.errors import UserError
+
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], None], example: str
@@ -32,3 +34,11 @@ def add_distributed(parser: argparse.ArgumentParser) -> None:
         "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
         "or, without these, as JAX detects on TPU pods, Slurm, Open MPI and Kubernetes",
     )
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """The classes that `--classes` names. Raises: UserError: an empty name, or one twice."""
+    classes = tuple(name.strip() for name in text.split(","))
+    if "" in classes or len(set(classes)) < len(classes):
+        raise UserError(f"--classes: {text!r}, it must name every class once: A,B,C")
+    return classes

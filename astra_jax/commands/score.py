@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astra_jax.commands.parser import add_command
+from astra_jax.commands.parser import add_command, class_names
 from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, average_maps
@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
     Without --split and --matches every labelled match counts; each needs its predictions.
     """
-    classes = tuple(name.strip() for name in args.classes.split(","))
-    if "" in classes or len(set(classes)) < len(classes):
-        raise UserError(f"--classes: {args.classes!r}, it must name every class once: A,B,C")
+    classes = class_names(args.classes)
     chosen, given_by = (args.split, "--split") if args.split else (args.matches, "--matches")
     matches = load_split(chosen, given_by=given_by) if chosen else labelled_matches(args.labels)
     labels = {match: read_raw_annotations(args.labels / match / LABELS_FILE) for match in matches}

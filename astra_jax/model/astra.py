@@ -1,5 +1,6 @@
 """ASTRA: embeddings, encoder, decoder and heads put together."""
 
+import contextlib
 from typing import Any
 
 import flax
@@ -104,8 +105,10 @@ class ASTRA(nn.Module):
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
         inputs = jax.tree.map(jnp.asarray, inputs)
-        shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
-        return self.decode(*self.embed(inputs, train), train, shortcut)
+        highest = self.config.highest_precision
+        with jax.default_matmul_precision("highest") if highest else contextlib.nullcontext():
+            shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
+            return self.decode(*self.embed(inputs, train), train, shortcut)
 
 
 def _joined(

@@ -10,6 +10,9 @@ from astra_jax.errors import UserError
 
 Codes = Literal["uniform", "sinusoidal"]
 Norm = Literal["post", "pre"]
+Dtype = Literal["float32", "bfloat16", "float32_highest"]
+
+_HIGHEST = "_highest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ModelConfig:
     norm: Norm = "post"
     shortcut_reach: float | None = None
     shortcut_unit: float = 2.0
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
 
     def __post_init__(self) -> None:
@@ -96,13 +99,11 @@ class ModelConfig:
                 f"config.model: dim {self.dim} is not divisible by heads {self.heads}: "
                 "choose a dim that is a multiple of heads"
             )
-        for key, kinds in (("codes", Codes), ("norm", Norm)):
+        for key, kinds in (("codes", Codes), ("norm", Norm), ("dtype", Dtype)):
             if (value := getattr(self, key)) not in get_args(kinds):
                 raise UserError(
                     f"config.model.{key}: {value!r} is none of {', '.join(get_args(kinds))}"
                 )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"config.model.dtype: {self.dtype!r} is neither float32 nor bfloat16")
         if self.audio is not None and (0 in self.audio.image or self.audio.segments < 1):
             raise UserError(
                 f"config.model.audio: segments of {self.audio.segment_frames} frames and "
@@ -132,7 +133,12 @@ class ModelConfig:
     @property
     def compute_dtype(self) -> jnp.dtype:
         """The type of activations and matrix products; parameters and softmax stay float32."""
-        return jnp.dtype(self.dtype)
+        return jnp.dtype(self.dtype.removesuffix(_HIGHEST))
+
+    @property
+    def highest_precision(self) -> bool:
+        """Whether products are those of float32: GPU and TPU round what they multiply, unasked."""
+        return self.dtype.endswith(_HIGHEST)
 
     @classmethod
     def from_config(cls, config: ConfigDict, default_dtype: str = "float32") -> "ModelConfig":
@@ -142,6 +148,7 @@ class ModelConfig:
         """
         fields: dict[str, Any] = dict(config.model)
         audio_sizes = dict(fields.pop("audio"))
+        audio_sizes.pop("init_from")  # no size: where weights start from (astra_jax.vggish_weights)
         seconds = config.clip.seconds
         sources = tuple(
             SourceConfig(
