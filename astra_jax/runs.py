@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from astra_jax.data.normalization import normalized
 from astra_jax.data.soccernet import DataSpec, check_roots, index_halves
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
-from astra_jax.files import remove_unfinished, write_atomically
+from astra_jax.files import read_mapping, remove_unfinished, write_atomically
 from astra_jax.lock import locked
 from astra_jax.model import ASTRA
 from astra_jax.preparation import (
@@ -35,7 +35,7 @@ from astra_jax.preparation import (
 from astra_jax.spotting.inference import Predictor, suppression_of
 from astra_jax.spotting.matches import predict_matches
 from astra_jax.spotting.results import write_results
-from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.checkpoints import Checkpoints, best_digest
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.state import abstract_params, make_mesh, replicated
@@ -56,27 +56,39 @@ _MAY_DIFFER = (
 )
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: Path, at_once: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
     Writes `config.json`, `provenance.json`, `checkpoints/`, `metrics.jsonl` and at the end
-    `summary.json`, whose content it returns.
+    `summary.json`, whose content it returns. `at_once` is called before a signal ends the process
+    with nothing to save.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
+        Interrupted: a signal came; all is saved.
     """
     workdir = workdir.expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
-    _check_same_run(config, workdir)
+    check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
     with lock as give_back:
-        interruption = Interruption(at_once=give_back)
+
+        def leave() -> None:
+            give_back()
+            at_once()
+
+        interruption = Interruption(at_once=leave)
         with interruption.watched():
-            return _train(config, workdir, interruption)
+            summary = _train(config, workdir, interruption)
+    # A signal that came too late to stop the run still ends what would come after it.
+    interruption.check()
+    return summary
 
 
 def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
@@ -98,7 +110,8 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     workdir = trainer.workdir
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        if (summary := _read_summary(workdir / "summary.json")) is not None:
+        # Absent or damaged, it is written anew.
+        if (summary := read_mapping(workdir / "summary.json")) is not None:
             return summary
     else:
         _log.info(
@@ -195,7 +208,10 @@ def evaluate(
         # Scores never lie beside results that they aren't of.
         (out / "metrics.json").unlink(missing_ok=True)
         data = provenance.fingerprint(halves)
-        provenance.write(out, data, workdir=str(workdir), step=step, split=split)
+        checkpoint = best_digest(workdir.expanduser(), step)
+        provenance.write(
+            out, data, workdir=str(workdir), step=step, split=split, checkpoint=checkpoint
+        )
         if blocks is not None:
             write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
     return blocks
@@ -229,22 +245,17 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
     return validate
 
 
-def _read_summary(path: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None where it is absent or damaged: it is written anew."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return summary if isinstance(summary, dict) else None
-
-
 def _may_differ(key: str) -> bool:
     other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
     return key in _MAY_DIFFER or other_split
 
 
-def _check_same_run(config: ConfigDict, workdir: Path) -> None:
-    """A folder with checkpoints takes no other config, but for where the data lie."""
+def check_same_run(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError for a folder that is another run's: only where the data lie may differ."""
+    if any(workdir.glob("seed_*/config.json")):
+        raise UserError(
+            f"{workdir}: holds the runs of several seeds: give --seeds, or another --workdir"
+        )
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return
