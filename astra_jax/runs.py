@@ -111,7 +111,8 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
         # Absent or damaged, it is written anew.
-        if (summary := read_mapping(workdir / "summary.json")) is not None:
+        summary = read_mapping(workdir / "summary.json")
+        if summary is not None and summary.keys() >= _summary(trainer).keys():
             return summary
     else:
         _log.info(

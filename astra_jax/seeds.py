@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,13 +31,6 @@ _LARGEST_SEED = 2**32 - 1
 _LONGEST_NAME = 60
 
 _log = logging.getLogger(__name__)
-
-
-class Best(NamedTuple):
-    """A run's best epoch, from 1, and the step behind it."""
-
-    epoch: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -105,16 +98,15 @@ def train_seeds(
         for number, seed in enumerate(seeds, start=1):
             _log.info("seed %d, number %d of %d", seed, number, len(seeds))
             folder = _folder(workdir, seed)
-            trained = runs.train(_with_seed(config, seed), folder, at_once=give_back)
-            best = _best_of(trained, folder)
             out = folder / as_file_name(split)[-_LONGEST_NAME:]
-            scored = _complete(out, split, data, best)
+            scored = _found(folder, out, split, data)
             # Another process may see the files of the first one late.
-            if evaluated := not _first_process_says(scored is not None):
-                scored = _evaluate(folder, split, out, best)
+            if missing := not _first_process_says(scored is not None):
+                trained = runs.train(_with_seed(config, seed), folder, at_once=give_back)
+                scored = _evaluate(folder, out, split, trained)
             if first and scored is not None:
                 done[seed] = scored
-                if evaluated or number == len(seeds):
+                if missing or number == len(seeds):
                     content = json.dumps(summary(split, done), indent=1)
                     write_atomically(workdir / FILE_NAME, content + "\n")
     return summary(split, done) if first else None
@@ -200,8 +192,8 @@ def _check_named(config: ConfigDict, split: str) -> None:
     if split in splits or split in SPLITS:
         there = ", ".join(name for name, matches in splits.items() if matches)
         raise UserError(
-            f"--split {split}: the config has no such split (data.splits has {there}): choose one "
-            "by --split, or a text file of matches"
+            f"--split {split}: the config has no such split (data.splits has {there}): choose "
+            "another, or a text file of matches"
         )
     matches_of(config, split)
 
@@ -223,47 +215,42 @@ def _data_of(config: ConfigDict, split: str, workdir: Path) -> str:
     return provenance.fingerprint(halves)
 
 
-def _best_of(trained: Mapping[str, Any], folder: Path) -> Best:
-    """The best checkpoint, as the summary of a finished run tells it."""
+def _found(folder: Path, out: Path, split: str, data: str) -> Scored | None:
+    """What a finished seed's evaluation says; None where there is none of just this.
+
+    Of just this: the split, the fingerprint `data` of its matches, the bytes of the best checkpoint.
+    """
+    trained = read_mapping(folder / "summary.json")
+    told = read_mapping(out / provenance.FILE_NAME)
+    blocks = read_mapping(out / "metrics.json")
+    if trained is None or told is None or blocks is None or not (out / "results.zip").is_file():
+        return None
     try:
         epoch = int(trained["best_epoch"])
-        return Best(epoch, epoch * (int(trained["steps"]) // int(trained["epochs"])))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{folder / 'summary.json'}: damaged: delete it, the same command writes it anew"
-        ) from error
+        step = epoch * (int(trained["steps"]) // int(trained["epochs"]))
+        scored = _scored(blocks, epoch)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):  # damaged
+        return None
+    weights = best_digest(folder, step)
+    expected = {"split": split, "data": data, "step": step, "checkpoint": weights}
+    same = all(told.get(key) == value for key, value in expected.items())
+    return scored if same and weights is not None else None
 
 
-def _complete(out: Path, split: str, data: str, best: Best) -> Scored | None:
-    """What an earlier evaluation found; None where it isn't whole, or of other data or weights."""
-    told = read_mapping(out / provenance.FILE_NAME) or {}
-    if (told.get("split"), told.get("data"), told.get("step")) != (split, data, best.step):
-        return None
-    weights = best_digest(out.parent, best.step)
-    if weights is None or told.get("checkpoint") != weights:
-        return None
-    blocks = read_mapping(out / "metrics.json")
-    if blocks is None or not (out / "results.zip").is_file():
-        return None
-    try:
-        return _scored(blocks, best)
-    except (KeyError, TypeError, ValueError, AttributeError):  # damaged
-        return None
-
-
-def _evaluate(folder: Path, split: str, out: Path, best: Best) -> Scored:
+def _evaluate(folder: Path, out: Path, split: str, trained: Mapping[str, Any]) -> Scored:
+    """Evaluates a finished seed."""
     if jax.process_index() == 0:
         # Without its scores an earlier evaluation counts no more, even if this one is cut off.
         (out / "metrics.json").unlink(missing_ok=True)
     blocks = runs.evaluate(folder, split, out)
     if blocks is None:
         raise UserError(f"--split {split}: its labels are gone: bring them back")
-    return _scored(blocks, best)
+    return _scored(blocks, trained["best_epoch"])
 
 
-def _scored(blocks: Mapping[str, Any], best: Best) -> Scored:
+def _scored(blocks: Mapping[str, Any], best_epoch: int) -> Scored:
     return Scored(
-        best.epoch,
+        best_epoch,
         {metric: float(blocks[metric]["a_mAP"]) for metric in METRICS},
         {
             metric: {name: float(v) for name, v in blocks[metric]["a_mAP_per_class"].items()}
