@@ -218,7 +218,7 @@ def _data_of(config: ConfigDict, split: str, workdir: Path) -> str:
 def _found(folder: Path, out: Path, split: str, data: str) -> Scored | None:
     """What a finished seed's evaluation says; None where there is none of just this.
 
-    Of just this: the split, the fingerprint `data` of its matches, the bytes of the best checkpoint.
+    That is: the split, the fingerprint `data` of its matches, the bytes of the best checkpoint.
     """
     trained = read_mapping(folder / "summary.json")
     told = read_mapping(out / provenance.FILE_NAME)

@@ -6,31 +6,30 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from linear import put_in_place
 
 from astra_jax.cli import main
 from astra_jax.configuration import load_config
 from astra_jax.data.simulation import SimulationSpec, write_matches
 
 pytestmark = pytest.mark.usefixtures("compile_once", "one_device")
-CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:visual,demo"
+CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:demo"
 SMALL = {
     "simulation.train_matches": 1,
     "simulation.valid_matches": 1,
     "simulation.test_matches": 2,
     "simulation.half_seconds": 60,
-    "model.dim": 16,
-    "model.heads": 2,
-    "model.feed_forward": 16,
-    "model.encoder_layers": 1,
-    "model.decoder_layers": 1,
-    "training.batch_size": 4,
+    "training.batch_size": 8,
     "training.epochs": 2,
     "optimizer.warmup_epochs": 0,
 }
 CHALLENGE = [f"simulated/test/match_00{number}/results_spotting.json" for number in (0, 1)]
 
 
-def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(tmp_path, capsys):
+def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(
+    tmp_path, monkeypatch, capsys
+):
+    put_in_place(monkeypatch)
     root, workdir, out = tmp_path / "matches", tmp_path / "run", tmp_path / "out"
     overrides = [f"--config.{key}={value}" for key, value in SMALL.items()]
     overrides.append(f"--config.data.root={root}")

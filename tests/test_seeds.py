@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import pytest
-from flax import linen as nn
+from linear import put_in_place
 from ml_collections import ConfigDict
 from tiny import TRAIN, VALID, tiny_config, write_data
 
@@ -24,9 +23,7 @@ from astra_jax.data import simulation
 from astra_jax.errors import UserError
 from astra_jax.listing import find_runs
 from astra_jax.lock import locked
-from astra_jax.model import ModelConfig, Predictions
 from astra_jax.seeds import Scored, parse_seeds, summary, table, train_seeds
-from astra_jax.training import gradients, state
 from astra_jax.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("module_on_one_device", "programs_once", "linear")
@@ -34,23 +31,10 @@ HERE = Path(__file__).parent
 SHORT = ("--config.training.epochs=1", "--config.optimizer.warmup_epochs=0")
 
 
-class Linear(nn.Module):
-    """Stands in for ASTRA, which takes long to compile: scores are linear in a second's columns."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, inputs: dict, train: bool = False) -> Predictions:
-        rows = jnp.repeat(inputs["features"][0], 2, axis=1)
-        scores = nn.Dense(self.config.classes + 1)(rows)
-        return Predictions(nn.sigmoid(scores), scores, scores)
-
-
 @pytest.fixture(scope="module")
 def linear() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (state, gradients, runs):
-            patch.setattr(module, "ASTRA", Linear)
+        put_in_place(patch)
         yield
 
 
