@@ -29,6 +29,7 @@ from astra_jax.spotting.ensemble import Ensemble
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.matches import predict_matches
 from astra_jax.spotting.results import write_results
+from astra_jax.training.checkpoints import best_digest
 
 _log = logging.getLogger(__name__)
 
@@ -135,13 +136,17 @@ def _write_provenance(
 ) -> None:
     """Which runs at which steps predicted what."""
     data = [provenance.fingerprint(of_member) for of_member in halves]
-    if len(members) == 1:
-        one = {"workdir": str(members[0].workdir), "step": steps[0]}
-        provenance.write(out, data[0], **one, split=split)
-        return
     runs = [
-        {"workdir": str(member.workdir), "step": step, "data": of}
-        for member, step, of in zip(members, steps, data, strict=True)
+        {
+            "workdir": str(member.workdir),
+            "step": step,
+            "checkpoint": best_digest(member.workdir.expanduser(), step),
+        }
+        for member, step in zip(members, steps, strict=True)
     ]
+    if len(members) == 1:
+        provenance.write(out, data[0], **runs[0], split=split)
+        return
+    runs = [run | {"data": of} for run, of in zip(runs, data, strict=True)]
     everything = [half for of_member in halves for half in of_member]
     provenance.write(out, provenance.fingerprint(everything), members=runs, split=split)

@@ -1,11 +1,14 @@
 """Writing files, whole or not at all, and line by line; errors name the file that was meant."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _UNFINISHED = ".unfinished"
 
@@ -59,6 +62,20 @@ def append_line(path: Path, line: str) -> None:
     """Adds `line` to the file at `path`."""
     with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is no file, or it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def as_file_name(text: str) -> str:
+    """`text` with underscores for what parts paths, or words in a shell."""
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 @contextlib.contextmanager

@@ -87,12 +87,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
     Raises:
         UserError: anything wrong with files, or with the config in the light of them.
     """
-    if config.simulation is not None and config.data.root is None:
-        config.data.root = str((workdir / "matches").absolute())
-    spec = DataSpec.from_config(config.data)
-    model_config = model_of(config)
-    warm_start = warm_start_of(config, model_config, workdir)
-    _prepare_simulation(config)
+    warm_start = warm_start_of(config, model_of(config), workdir)  # writes nothing
+    spec, model_config = begin(config, workdir)
     check_roots(spec, labelled=True)  # before the splits, whose lists may lie there
     halves = index_halves(spec, matches_of(config, "train"))
     normalizations = normalizations_of(workdir, halves)
@@ -102,6 +98,19 @@ def prepare(config: ConfigDict, workdir: Path) -> Prepared:
     return Prepared(
         config, spec, model_config, halves, normalizations, stream, validation, warm_start
     )
+
+
+def begin(config: ConfigDict, workdir: Path) -> tuple[DataSpec, ModelConfig]:
+    """What a checked config says of its data and its model, and its simulated matches in place.
+
+    They are written where the config asks for them, below `workdir` where it has no `data.root`,
+    which is then set.
+    """
+    if config.simulation is not None and config.data.root is None:
+        config.data.root = str((workdir / "matches").absolute())
+    spec, model_config = DataSpec.from_config(config.data), model_of(config)
+    _prepare_simulation(config)
+    return spec, model_config
 
 
 def model_of(config: ConfigDict) -> ModelConfig:

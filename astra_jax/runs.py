@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from astra_jax.data import normalization
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.evaluation_run import evaluate
-from astra_jax.files import remove_unfinished, write_atomically
+from astra_jax.files import read_mapping, remove_unfinished, write_atomically
 from astra_jax.lock import locked
 from astra_jax.model import ASTRA
 from astra_jax.preparation import Prepared, check_config, prepare
@@ -45,14 +46,18 @@ _MAY_DIFFER = (
 )
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: Path, at_once: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
     Writes `config.json`, `provenance.json`, `checkpoints/`, `metrics.jsonl` and at the end
-    `summary.json`, whose content it returns.
+    `summary.json`, whose content it returns. `at_once` is called before a signal ends the process
+    with nothing to save.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
+        Interrupted: a signal came; all is saved.
     """
     workdir = workdir.expanduser()
     if workdir.exists() and not workdir.is_dir():
@@ -61,13 +66,21 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check_config(config)
     _check_not_imported(workdir)
     _keep_start(config, workdir)
-    _check_same_run(config, workdir)
+    check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
     with lock as give_back:
-        interruption = Interruption(at_once=give_back)
+
+        def leave() -> None:
+            give_back()
+            at_once()
+
+        interruption = Interruption(at_once=leave)
         with interruption.watched():
-            return _train(config, workdir, interruption)
+            summary = _train(config, workdir, interruption)
+    # A signal that came too late to stop the run still ends what would come after it.
+    interruption.check()
+    return summary
 
 
 def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
@@ -97,7 +110,9 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     workdir, config = trainer.workdir, prepared.config
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        if (summary := _read_summary(workdir / "summary.json")) is not None:
+        # Absent or damaged, it is written anew.
+        summary = read_mapping(workdir / "summary.json")
+        if summary is not None and summary.keys() >= _summary(trainer).keys():
             return summary
     else:
         _log.info(
@@ -167,15 +182,6 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
     return validate
 
 
-def _read_summary(path: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None where it is absent or damaged: it is written anew."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return summary if isinstance(summary, dict) else None
-
-
 def _may_differ(key: str) -> bool:
     other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
     return key in _MAY_DIFFER or other_split
@@ -207,8 +213,12 @@ def _check_not_imported(workdir: Path) -> None:
         )
 
 
-def _check_same_run(config: ConfigDict, workdir: Path) -> None:
-    """A folder with checkpoints takes no other config, but for where the data lie."""
+def check_same_run(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError for a folder that is another run's: only where the data lie may differ."""
+    if any(workdir.glob("seed_*/config.json")):
+        raise UserError(
+            f"{workdir}: holds the runs of several seeds: give --seeds, or another --workdir"
+        )
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.commands.parser import add_command, add_distributed
+from astra_jax.errors import UserError
+from astra_jax.files import as_file_name
 
 _CONFIG_HELP = (
     "a config file; configs/demo.py (needs no data), ablations.py, astra.py, astra_small_data.py, "
@@ -25,7 +27,19 @@ def add(commands: Any) -> None:
         "--workdir",
         type=Path,
         metavar="DIR",
-        help="folder of the run (default: runs/CONFIG'S NAME)",
+        help="folder of the run (default: runs/FILE'S NAME; with an ARGUMENT runs/NAME_ARGUMENT, "
+        "as runs/ablations_m4_demo for configs/ablations.py:m4,demo)",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="A,B,C",
+        help="train with each of these seeds in DIR/seed_N, evaluate its best epoch into "
+        "DIR/seed_N/SPLIT, and write and print their mean (DIR/seeds.json)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="with --seeds: a labelled split of the config, or a list of matches (default: test)",
     )
     parser.add_argument(
         "--dry-run",
@@ -41,12 +55,13 @@ def run(args: argparse.Namespace) -> None:
 
     Values of the config are set by --config.KEY=VALUE; astra_jax/defaults.py has every key.
     """
+    _check_flags(args)
     from astra_jax import configuration, launch, runs  # JAX takes seconds to import
 
     launch.keep_freed_memory()
     config = configuration.load_config(args.config, args.overrides)
     name = args.config.partition(":")[0]
-    workdir = args.workdir or Path("runs") / Path(name).stem
+    workdir = args.workdir or default_workdir(args.config)
     if args.distributed:
         launch.join_hosts()
     if args.dry_run:
@@ -60,4 +75,31 @@ def run(args: argparse.Namespace) -> None:
     with launch.messages():
         if (file := configuration.find_config(name)) != name:
             _log.info("%s is not in this folder: the shipped %s is read", name, file)
-        runs.train(config, workdir)
+        if args.seeds is None:
+            runs.train(config, workdir)
+            return
+        from astra_jax import seeds
+
+        numbers = seeds.parse_seeds(args.seeds)
+        found = seeds.train_seeds(config, numbers, args.split or "test", workdir)
+    if found is not None:
+        print(seeds.table(found))
+
+
+def default_workdir(config: str) -> Path:
+    """`runs/NAME` of the config file at `path`, `runs/NAME_ARGUMENT` of `path:argument`."""
+    path, _, argument = config.partition(":")
+    name = Path(path).stem
+    return Path("runs") / (f"{name}_{as_file_name(argument)}" if argument else name)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that don't go together."""
+    if args.seeds is None:
+        if args.split is not None:
+            raise UserError("--split: goes with --seeds; one run is evaluated by `astra evaluate`")
+        return
+    if args.dry_run:
+        raise UserError("--dry-run: measures one run, each seed takes as much: leave --seeds out")
+    if any(argument.partition("=")[0] == "--config.seed" for argument in args.overrides):
+        raise UserError("--config.seed: each of --seeds is one: leave either out")

@@ -22,6 +22,11 @@ def score_table(blocks: Mapping[str, Block], per_class: Collection[str] = METRIC
         for name in block["a_mAP_per_class"]:
             values = [block[f"a_mAP_per_class{subset}"][name] for subset in SUBSETS]
             rows.append((name, [f"{100 * value:.2f}" for value in values]))
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Lines of a title and cells, each cell below the one of the line before."""
     width = max(len(title) for title, _ in rows)
     lines = [title.ljust(width) + "".join(f"{cell:>11}" for cell in cells) for title, cells in rows]
     return "\n".join(line.rstrip() for line in lines)

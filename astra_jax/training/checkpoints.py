@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -211,6 +212,20 @@ def has_latest(workdir: Path) -> bool:
     """Whether a run in `workdir` has a checkpoint to go on from; makes nothing."""
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         return checkpoints.latest_step() is not None
+
+
+def best_digest(workdir: Path, step: int) -> str | None:
+    """A hash of the files of a run's best checkpoint, their names and bytes; None if it's gone."""
+    folder = workdir / "checkpoints" / "best" / str(step)
+    hashed = hashlib.sha256()
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            hashed.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+            with open(path, "rb") as file:
+                hashed.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError:  # a training has just replaced it
+        return None
+    return f"sha256:{hashed.hexdigest()}" if folder.is_dir() else None
 
 
 def _progress(folder: Any, content: Any) -> Progress:

@@ -1,6 +1,7 @@
 """Ending a run in good order when it is told to: SIGTERM of a cluster, Ctrl-C of a person."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -13,6 +14,10 @@ from jax.experimental import multihost_utils
 from astra_jax.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Over all runs of this process: JAX ends the processes at a count that none has reached yet, and
+# what was told between two runs would be lost to one that counts from 1 again.
+_times_asked = itertools.count(1)
 
 
 class Interruption:
@@ -86,10 +91,10 @@ class Interruption:
     def _last_words(self, number: int) -> str:
         return str(Interrupted(number)) if self._goes_on else f"ended by {Signals(number).name}"
 
-    def asked(self, step: int) -> bool:
-        """Whether to end behind `step`, which every process must ask of every step."""
+    def asked(self) -> bool:
+        """Whether to end behind the step just taken; every process must ask behind every step."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(next(_times_asked))
         return self._noted is not None
 
     def check(self) -> None:

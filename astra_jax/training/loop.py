@@ -146,7 +146,7 @@ class Trainer:
             if previous is not None:
                 self._show(step, previous)
             previous = values
-            if self.interruption.asked(step + 1):
+            if self.interruption.asked():
                 self._show(step + 1, values)
                 self._save_and_end()
             if every and (step + 1) % every == 0 and (step + 1) % spe:
@@ -159,7 +159,7 @@ class Trainer:
             return next(batches)
         except UserError:
             # Who ends the run may have ended its loading processes as well.
-            if jax.process_count() == 1 and self.interruption.asked(int(self.state.step)):
+            if jax.process_count() == 1 and self.interruption.asked():
                 self._save_and_end()
             raise
 

@@ -1,0 +1,57 @@
+"""Protocol P2: training on all labelled matches, predictions for a challenge without labels."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from linear import put_in_place
+
+from astra_jax.cli import main
+from astra_jax.configuration import load_config
+from astra_jax.data.simulation import SimulationSpec, write_matches
+
+pytestmark = pytest.mark.usefixtures("compile_once", "one_device")
+CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:demo"
+SMALL = {
+    "simulation.train_matches": 1,
+    "simulation.valid_matches": 1,
+    "simulation.test_matches": 2,
+    "simulation.half_seconds": 60,
+    "training.batch_size": 8,
+    "training.epochs": 2,
+    "optimizer.warmup_epochs": 0,
+}
+CHALLENGE = [f"simulated/test/match_00{number}/results_spotting.json" for number in (0, 1)]
+
+
+def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(
+    tmp_path, monkeypatch, capsys
+):
+    put_in_place(monkeypatch)
+    root, workdir, out = tmp_path / "matches", tmp_path / "run", tmp_path / "out"
+    overrides = [f"--config.{key}={value}" for key, value in SMALL.items()]
+    overrides.append(f"--config.data.root={root}")
+    config = load_config(CONFIG, overrides)
+    write_matches(root, SimulationSpec.from_config(config.simulation))
+    for labels in (root / "simulated" / "test").rglob("*.json"):  # and what truly happened
+        labels.unlink()
+
+    # Training does without any file of the challenge's matches.
+    shutil.move(root / "simulated" / "test", tmp_path / "kept")
+    assert main(["train", "--config", CONFIG, "--workdir", str(workdir), *overrides]) == 0
+    shutil.move(tmp_path / "kept", root / "simulated" / "test")
+    assert "2 match(es)" in capsys.readouterr().err  # train and valid
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["validation"] for line in lines] == [{}, {}]
+    assert json.loads((workdir / "summary.json").read_text())["best_epoch"] == 2
+
+    evaluation = ["evaluate", "--workdir", str(workdir), "--split", "challenge"]
+    assert main([*evaluation, "--out", str(out)]) == 0
+    assert "nothing is scored" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"results", "results.zip", "provenance.json"}
+    assert json.loads((out / "provenance.json").read_text())["step"] == lines[-1]["step"]
+    with zipfile.ZipFile(out / "results.zip") as archive:
+        assert archive.namelist() == CHALLENGE
+        assert all(json.loads(archive.read(name))["predictions"] for name in CHALLENGE)
