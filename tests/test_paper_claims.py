@@ -1,19 +1,16 @@
 """The experiments of docs/experiments.md: what their arms differ in, and what they measure."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
+import paper_claims
 import pytest
 from matches import annotation, write_labels
 
 from astra_jax.configuration import differences
 from astra_jax.data.soccernet import CLASSES
 from astra_jax.spotting.results import write_results
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-import paper_claims  # noqa: E402
 
 MATCH = "league/season/A - B"
 
