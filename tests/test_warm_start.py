@@ -175,7 +175,7 @@ def first(tmp_path_factory, module_on_one_device: None) -> Path:
     return folder
 
 
-def tuned(first: Path, **more: object) -> ConfigDict:
+def tuned(first: Path) -> ConfigDict:
     """Own classes; the second source alone is as it was, and frozen; an average."""
     config = tiny_config(first / "data")
     with config.ignore_type():
@@ -188,7 +188,7 @@ def tuned(first: Path, **more: object) -> ConfigDict:
             unknown_labels="skip",
         )
         config.inference.suppression.windows_seconds = (20.0,)
-        config.update(init_from=str(first / "run"), freeze=("source_0/*",), **more)
+        config.update(init_from=str(first / "run"), freeze=("source_0/*",))
     config.training.update(epochs=2, average_decay=0.5)
     return config
 
@@ -288,8 +288,8 @@ def test_a_run_that_cannot_be_started_from_is_one_line(
     source, workdir = tmp_path / "a", tmp_path / "b"
     if fault != "gone":
         shutil.copytree(first / "run", source)
-    config = tuned(first, freeze=())
-    config.init_from = str(source)
+    config = tuned(first)
+    config.update(init_from=str(source), freeze=())
     best = source / "checkpoints" / "best"
     if fault == "not trained":
         shutil.rmtree(source / "checkpoints")
