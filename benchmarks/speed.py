@@ -3,8 +3,8 @@
 Run:  python benchmarks/speed.py --out runs/speed.json [--cases NAME ...] [--repeats 5]
 
 Four cases of configs/astra.py: a train step and a forward pass, with audio and without, in batches
-of 8 clips (4 where both frameworks' steps of 8 don't fit into 24 GB). Both frameworks, and a product
-of 2048x2048 matrices by each, take turns in processes of their own (speed_worker.py); medians count.
+of 8 clips (4 where two steps of 8 don't fit into 24 GB). Both frameworks, and a product of
+2048x2048 matrices by each, take turns in processes of their own (speed_worker.py); medians count.
 The file is written after each case, and the same command goes on behind the last one. Linux only.
 """
 
