@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from astra_jax import runs
+from astra_jax import evaluation_run, runs
 from astra_jax.model import ModelConfig, Predictions
 from astra_jax.training import gradients, state
 
@@ -25,7 +25,7 @@ class Linear(nn.Module):
 
 def put_in_place(patch: pytest.MonkeyPatch) -> None:
     """Runs train and predict with `Linear`."""
-    for module in (state, gradients, runs):
+    for module in (state, gradients, runs, evaluation_run):
         patch.setattr(module, "ASTRA", Linear)
     # Its start belongs to ASTRA's layers.
     patch.setattr(state, "apply_start", lambda params, config: params)

@@ -49,7 +49,7 @@ def full_config(root: Path) -> ConfigDict:
     config = tiny_config(root)
     with config.ignore_type():
         config.data.audio = dict(AUDIO)
-        config.model.audio = {"segment_frames": 16, "channels": (2,) * 6, "hidden": 4}
+        config.model.audio.update(segment_frames=16, channels=(2,) * 6, hidden=4)
     config.model.encoder_layers = 1
     config.inference.batch_size = 16  # a half's windows are one batch
     return config

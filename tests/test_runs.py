@@ -344,7 +344,7 @@ def test_a_run_with_audio(tmp_path):
             "mels": 16,
             "floor_db": -80.0,
         }
-        config.model.audio = {"segment_frames": 16, "channels": (2,) * 6, "hidden": 4}
+        config.model.audio.update(segment_frames=16, channels=(2,) * 6, hidden=4)
     config.model.encoder_layers = 1
     config.training.update(epochs=1)
     config.optimizer.warmup_epochs = 0

@@ -8,6 +8,7 @@ import speed
 from astra_jax.files import write_atomically
 
 CASE = {
+    "clips": 8,
     "flops": 80e9,
     "ours": {"seconds": [4.0, 2.0, 1.0], "product_seconds": [1.0] * 3, "peak_rss_bytes": 3e9},
     "torch": {"seconds": [3.0, 5.0, 4.0], "product_seconds": [0.5] * 3, "peak_rss_bytes": 5e9},
@@ -31,7 +32,7 @@ def test_the_table_gives_medians_and_shares_of_the_faster_product():
     """2 x 2048^3 FLOPs in half a second: 34.4 GFLOP/s, of which 80 GFLOP in 2 s are 116 %."""
     row = speed.table({"train": CASE}).splitlines()[-1]
     assert row == (
-        "| train | 2.00 s (1.00-4.00) | 4.00 s (3.00-5.00) | 2.00 | 80 | 34 | 116 % | 58 % "
+        "| train | 8 | 2.00 s (1.00-4.00) | 4.00 s (3.00-5.00) | 2.00 | 80 | 34 | 116 % | 58 % "
         "| 3.0 GB | 5.0 GB |"
     )
 

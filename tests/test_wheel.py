@@ -84,7 +84,7 @@ print(json.dumps([astra_jax.__file__, files, dims, splits]))
     file, configs, dims, splits = json.loads(said)
     assert file == str(installed / "astra_jax" / "__init__.py")
     assert configs == [str(installed / "astra_jax" / "configs" / f"{name}.py") for name in SHIPPED]
-    assert dims == [512, 128, 64, 64] and splits == [300, 100, 100, 50]
+    assert dims == [512, 512, 128, 512, 64, 64, 512] and splits == [300, 100, 100, 50]
 
 
 def test_the_installed_command_trains_evaluates_and_scores(installed, tmp_path):
