@@ -159,7 +159,7 @@ def test_a_config_trains_and_evaluates_at_the_demo_s_width(name, matches, tmp_pa
             simulated = simulation.data_config()
             config.data.update(splits=simulated.splits)
             config.data.sources = (*simulated.sources, clock.source())
-        config.clip.update(seconds=25, stride_seconds=12)
+        config.clip.update(seconds=24, stride_seconds=12)  # whole rows of the clock
     config.simulation = small_simulation()
     config.data.root = str(matches)
     # Compiling is what takes time. Of m0 and m1, which differ in it, the encoder has two layers.
