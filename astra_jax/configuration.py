@@ -1,5 +1,6 @@
 """Config files with overrides, and the config that a run keeps in its folder."""
 
+import hashlib
 import json
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,19 @@ from astra_jax.errors import UserError
 # A wheel has the configs inside the package, a checkout beside it.
 _PLACES = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
 _MEND = "see astra_jax/defaults.py for every key"
+
+# What may differ between a run and its continuation: where the data lie, how they are loaded, how
+# many windows are predicted at a time, who is told of it, and splits that training doesn't read.
+_MAY_DIFFER = (
+    "data.root",
+    "data.labels_root",
+    "data.features_root",
+    "data.audio_root",
+    "data.workers",
+    "inference.batch_size",
+    "logging.tensorboard",
+    "logging.wandb_project",
+)
 
 
 def find_config(file: str) -> str:
@@ -145,6 +159,25 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     return value
+
+
+def may_differ(key: str) -> bool:
+    """Whether a dotted key may differ between a run and its continuation."""
+    other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
+    return key in _MAY_DIFFER or other_split
+
+
+def digest(config: ConfigDict) -> str:
+    """A hash of a run's config but for what `may_differ`, the same behind a `config.json`."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, list):
+            return [number(item) for item in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    values = {k: number(v) for k, v in flattened(config).items() if not may_differ(k)}
+    text = json.dumps(values, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def differences(config: ConfigDict, other: ConfigDict) -> list[str]:

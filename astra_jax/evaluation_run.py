@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from astra_jax import memory, provenance
+from astra_jax.configuration import digest
 from astra_jax.data.halves import TAIL_SECONDS
 from astra_jax.data.soccernet import Half
 from astra_jax.errors import UserError
@@ -55,7 +56,7 @@ def evaluate(
     Raises:
         UserError: anything a user can mend.
     """
-    workdirs = [workdir] if isinstance(workdir, Path) else list(workdir)
+    workdirs, out = [workdir] if isinstance(workdir, Path) else list(workdir), out.expanduser()
     if not workdirs:
         raise UserError("--workdir: names no folder; name that of a training run")
     configs = read_configs(workdirs, overrides)
@@ -87,9 +88,9 @@ def evaluate(
     else:
         blocks = average_maps(labels, predictions, tuple(METRICS), classes)
     if jax.process_index() == 0:
-        write_results(out, predictions)
         # Scores never lie beside results that they aren't of.
         (out / "metrics.json").unlink(missing_ok=True)
+        write_results(out, predictions)
         _write_provenance(out, members, steps, halves, split)
         if blocks is not None:
             write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
@@ -141,6 +142,7 @@ def _write_provenance(
             "workdir": str(member.workdir),
             "step": step,
             "checkpoint": best_digest(member.workdir.expanduser(), step),
+            "config": digest(member.config),
         }
         for member, step in zip(members, steps, strict=True)
     ]

@@ -55,7 +55,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def remove_unfinished(folder: Path) -> None:
     """Takes away what a killed process left of its writing into `folder`, below it not."""
     for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

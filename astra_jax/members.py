@@ -144,7 +144,7 @@ def _named(workdir: Path, workdirs: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if len(workdirs) == 1 or str(workdir) in str(error):
+        if len(workdirs) == 1 or str(error).startswith(f"{workdir}"):
             raise
         raise UserError(f"{workdir}: {error}") from error
 

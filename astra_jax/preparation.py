@@ -123,7 +123,9 @@ def matches_of(config: ConfigDict, split: str) -> tuple[str, ...]:
     """The matches of a split of the config, or of a text file of them; raises UserError."""
     # As a dict: a ConfigDict would take the dot of a file's name for a path of keys.
     splits = config.data.splits.to_dict()
-    name = splits.get(split, split)
+    # Of train+valid each part is one of the config's as well.
+    parts = [split] if split in splits else split.split("+")
+    name = "+".join(splits.get(part, part) or "" for part in parts)
     if not name:
         raise UserError(f"data.splits.{split}: names no list of matches; set it")
     known = f"data.splits, or name one of its splits ({', '.join(splits)})"

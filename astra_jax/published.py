@@ -48,7 +48,7 @@ def import_checkpoint(
         UserError: the file can't be read, it is of another model, or `out` holds something. Nothing
             is written then.
     """
-    path, out = path.expanduser(), out.expanduser()
+    path, out = path.expanduser(), out.expanduser().resolve()  # a link's folder, not the link
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already: choose a new folder, nothing is written over")
     state = read_state_dict(path)

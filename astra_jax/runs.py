@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from astra_jax import memory, provenance
-from astra_jax.configuration import differences, from_json, to_json
+from astra_jax.configuration import differences, from_json, may_differ, to_json
 from astra_jax.data import normalization
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import average_maps
@@ -31,19 +31,6 @@ from astra_jax.training.state import host_copy
 __all__ = ["evaluate", "train"]
 
 _log = logging.getLogger(__name__)
-
-# What may differ between a run and its continuation: where the data lie, how they are loaded, how
-# many windows are predicted at a time, who is told of it, and splits that training doesn't read.
-_MAY_DIFFER = (
-    "data.root",
-    "data.labels_root",
-    "data.features_root",
-    "data.audio_root",
-    "data.workers",
-    "inference.batch_size",
-    "logging.tensorboard",
-    "logging.wandb_project",
-)
 
 
 def train(
@@ -65,7 +52,6 @@ def train(
     # All that can be wrong with a config is found out before anything is written.
     check_config(config)
     _check_not_imported(workdir)
-    _keep_start(config, workdir)
     check_same_run(config, workdir)
     # One process speaks for all: the others wait for it wherever they meet.
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
@@ -110,6 +96,8 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     workdir, config = trainer.workdir, prepared.config
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
+        if jax.process_index() == 0:  # its data may lie elsewhere now
+            write_atomically(workdir / "config.json", to_json(config))
         # Absent or damaged, it is written anew.
         summary = read_mapping(workdir / "summary.json")
         if summary is not None and summary.keys() >= _summary(trainer).keys():
@@ -182,11 +170,6 @@ def _validator(prepared: Prepared, interruption: Interruption) -> Validate | Non
     return validate
 
 
-def _may_differ(key: str) -> bool:
-    other_split = key.startswith("data.splits.") and key.split(".")[2] not in ("train", "valid")
-    return key in _MAY_DIFFER or other_split
-
-
 def _keep_start(config: ConfigDict, workdir: Path) -> None:
     """Lets a run that goes on say what it began from, wherever that lies now: it isn't read again.
 
@@ -215,6 +198,7 @@ def _check_not_imported(workdir: Path) -> None:
 
 def check_same_run(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError for a folder that is another run's: only where the data lie may differ."""
+    _keep_start(config, workdir)
     if any(workdir.glob("seed_*/config.json")):
         raise UserError(
             f"{workdir}: holds the runs of several seeds: give --seeds, or another --workdir"
@@ -222,7 +206,7 @@ def check_same_run(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists() or not (workdir / "checkpoints").exists():
         return
-    changed = [key for key in differences(config, from_json(path)) if not _may_differ(key)]
+    changed = [key for key in differences(config, from_json(path)) if not may_differ(key)]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "

@@ -15,12 +15,14 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from astra_jax import provenance, runs
+from astra_jax.configuration import digest
 from astra_jax.data.soccernet import SPLITS, check_roots, index_halves
 from astra_jax.errors import UserError
 from astra_jax.evaluation.table import aligned
 from astra_jax.files import as_file_name, read_mapping, remove_unfinished, write_atomically
 from astra_jax.lock import locked
-from astra_jax.preparation import begin, check_config, labels_of, matches_of
+from astra_jax.preparation import begin, check_config, labels_of, matches_of, model_of
+from astra_jax.starts import warm_start_of
 from astra_jax.training.checkpoints import best_digest
 from astra_jax.training.interruption import Interruption
 
@@ -88,6 +90,9 @@ def train_seeds(
     _check_named(config, split)
     for seed in seeds:
         runs.check_same_run(_with_seed(config, seed), _folder(workdir, seed))
+    begins = next((seed for seed in seeds if not _folder(workdir, seed).exists()), None)
+    if begins is not None:  # before simulated matches are written
+        warm_start_of(config, model_of(config), _folder(workdir, begins))
     first = jax.process_index() == 0
     lock = locked(workdir) if first else contextlib.nullcontext(lambda: None)
     with lock as give_back, Interruption(at_once=give_back).watched():
@@ -99,10 +104,11 @@ def train_seeds(
             _log.info("seed %d, number %d of %d", seed, number, len(seeds))
             folder = _folder(workdir, seed)
             out = folder / as_file_name(split)[-_LONGEST_NAME:]
-            scored = _found(folder, out, split, data)
+            own = _with_seed(config, seed)
+            scored = _found(own, folder, out, split, data)
             # Another process may see the files of the first one late.
             if missing := not _first_process_says(scored is not None):
-                trained = runs.train(_with_seed(config, seed), folder, at_once=give_back)
+                trained = runs.train(own, folder, at_once=give_back)
                 scored = _evaluate(folder, out, split, trained)
             if first and scored is not None:
                 done[seed] = scored
@@ -215,10 +221,11 @@ def _data_of(config: ConfigDict, split: str, workdir: Path) -> str:
     return provenance.fingerprint(halves)
 
 
-def _found(folder: Path, out: Path, split: str, data: str) -> Scored | None:
+def _found(config: ConfigDict, folder: Path, out: Path, split: str, data: str) -> Scored | None:
     """What a finished seed's evaluation says; None where there is none of just this.
 
-    That is: the split, the fingerprint `data` of its matches, the bytes of the best checkpoint.
+    That is: the config, the split, the fingerprint `data` of its matches, the bytes of the best
+    checkpoint.
     """
     trained = read_mapping(folder / "summary.json")
     told = read_mapping(out / provenance.FILE_NAME)
@@ -229,10 +236,13 @@ def _found(folder: Path, out: Path, split: str, data: str) -> Scored | None:
         epoch = int(trained["best_epoch"])
         step = epoch * (int(trained["steps"]) // int(trained["epochs"]))
         scored = _scored(blocks, epoch)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):  # damaged
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):  # damaged
+        return None
+    if any(scores.keys() != set(config.data.classes) for scores in scored.per_class.values()):
         return None
     weights = best_digest(folder, step)
     expected = {"split": split, "data": data, "step": step, "checkpoint": weights}
+    expected["config"] = digest(config)
     same = all(told.get(key) == value for key, value in expected.items())
     return scored if same and weights is not None else None
 

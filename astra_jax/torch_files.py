@@ -5,6 +5,7 @@ Both packages are in the extra `torch` and imported when a file is read.
 
 import importlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def read_state_dict(path: Path) -> State:
     format allows it, so that what nobody looks at, such as the optimiser's part, isn't read.
 
     Returns:
-        Arrays, those of floating point as float32.
+        Arrays of float32.
 
     Raises:
         UserError: no such file, a package is missing, the file is damaged, holds objects of other
@@ -50,7 +51,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _float32(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    return array if array.dtype.kind in "biu" else array.astype(np.float32, copy=False)
+    return array.astype(np.float32, copy=False)
 
 
 def _read_torch(path: Path) -> State:
@@ -58,22 +59,29 @@ def _read_torch(path: Path) -> State:
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"  # not so before PyTorch 1.6
     try:
-        with torch.serialization.safe_globals(_numbers_of_numpy()):
+        with torch.serialization.safe_globals(_numbers_of_numpy()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, in lines of its own
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         tensors = _state_dict(content, path, torch)
-        return {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-            for name, tensor in tensors.items()
-        }
+        return {name: _real(tensor, name, path) for name, tensor in tensors.items()}
     except (OSError, UserError):
         raise
     except Exception as error:  # whatever PyTorch says of a damaged file
-        if refused := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
                 f"{path}: holds more than tensors and numbers ({refused[1]}), which is never read, "
                 "since that could run any program: save the state_dict alone in a file"
             ) from error
+        if "weights_only" in str(error):  # it goes on with how to read such a file all the same
+            error = ValueError("it is none, or holds more than tensors and numbers")
         raise _unreadable(path, error) from error
+
+
+def _real(tensor: Any, name: str, path: Path) -> Shaped[np.ndarray, "..."]:
+    """A tensor's values as float32."""
+    if tensor.is_complex():
+        raise UserError(f"{path}: {name} holds complex numbers, which no weight of ours is")
+    return tensor.detach().float().numpy()
 
 
 def _numbers_of_numpy() -> list[Any]:
@@ -90,6 +98,7 @@ def _state_dict(content: Any, path: Path, torch: Any) -> Mapping[str, Any]:
     if (
         not isinstance(content, Mapping)
         or not content
+        or not all(isinstance(name, str) for name in content)
         or not all(isinstance(value, torch.Tensor) for value in content.values())
     ):
         raise UserError(

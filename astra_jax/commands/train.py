@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> None:
         from astra_jax import seeds
 
         numbers = seeds.parse_seeds(args.seeds)
-        found = seeds.train_seeds(config, numbers, args.split or "test", workdir)
+        found = seeds.train_seeds(
+            config, numbers, "test" if args.split is None else args.split, workdir
+        )
     if found is not None:
         print(seeds.table(found))
 

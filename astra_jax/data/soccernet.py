@@ -85,7 +85,8 @@ def load_split(
     absolute, holds a backslash or climbs with "..".
     """
     # A file's own name may hold a +. (os.path: neither function fails, whatever the name.)
-    places = (name_or_path, os.path.join(root or "", name_or_path))
+    file = re.sub(r"\[-?\d*:-?\d*\]$", "", name_or_path)
+    places = (file, os.path.join(root or "", file))
     whole = any(os.path.isfile(os.path.expanduser(place)) for place in places)
     matches: list[str] = []
     for part in [name_or_path] if whole else name_or_path.split("+"):
