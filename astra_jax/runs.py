@@ -113,6 +113,11 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
+        if config.training.epochs == 1 and config.optimizer.schedule == "epoch":
+            _log.warning(
+                "training.epochs is 1, and the last epoch trains at a rate of 0: nothing is "
+                "learned; give it more, or optimizer.schedule=step"
+            )
     if jax.process_index() == 0:
         _write_down(trainer, prepared)
     trainer.run()

@@ -11,12 +11,14 @@ from astra_jax.configuration import from_json
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.training.checkpoints import Checkpoints, has_latest
-from astra_jax.training.freezing import check_freeze
+from astra_jax.training.freezing import check_freeze, frozen_names
 from astra_jax.training.state import abstract_params, make_mesh, parameter_count, replicated
 from astra_jax.training.warm_start import Outline, WarmStart, match
 from astra_jax.vggish_weights import check_vggish, load_vggish
 
 _log = logging.getLogger(__name__)
+
+_NAMED = 5
 
 
 def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) -> WarmStart | None:
@@ -80,6 +82,14 @@ def _run_start(
     )
     if notes := found.notes(other):
         _log.info("%s", notes)
+    if random := [n for n in frozen_names(fresh, config.freeze) if n not in found.paths]:
+        more = f" and {len(random) - _NAMED} more" if len(random) > _NAMED else ""
+        _log.warning(
+            "config.freeze: %s%s start fresh and stay random, since frozen: freeze less if that "
+            "isn't meant",
+            ", ".join(random[:_NAMED]),
+            more,
+        )
     return lambda params: found.filled(params, stored)
 
 

@@ -1,10 +1,10 @@
-"""The four models of the paper's ensemble (section 4.4): ASTRA, and without one of its parts.
+r"""The four models of the paper's ensemble (section 4.4): ASTRA, and without one of its parts.
 
 Command:  for member in full visual no_focal no_uncertainty; do
-              python train.py --config configs/ensemble.py:$member \\
+              python train.py --config configs/ensemble.py:$member \
                   --config.data.root=SOCCERNET --workdir runs/$member
           done
-          python evaluate.py --split test --out runs/ensemble \\
+          python evaluate.py --split test --out runs/ensemble \
               --workdir runs/full,runs/visual,runs/no_focal,runs/no_uncertainty
           (configs/ensemble.py:visual,demo: small, on simulated matches)
 Data:     as configs/astra.py.

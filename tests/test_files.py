@@ -17,6 +17,15 @@ def fail(*args: object) -> None:
     raise FULL
 
 
+def test_what_a_killed_process_left_is_taken_away(tmp_path):
+    (tmp_path / ".a.unfinished").touch()
+    (tmp_path / ".b.unfinished").mkdir()
+    (tmp_path / ".b.unfinished" / "part").touch()
+    (tmp_path / "kept").touch()
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
     write_atomically(path, "old")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,17 @@ def test_a_file_with_more_than_tensors_is_not_unpickled(refused, tmp_path):
     assert not ran.exists()
 
 
+def test_a_file_with_code_is_told_without_advice_to_read_it_all_the_same(refused, tmp_path):
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return os.system, ("true",)
+
+    refused(save(tmp_path / "a.pth", {}, more=Harm()), ("holds more than tensors", "system"))
+    path = tmp_path / "list.pth"
+    path.write_bytes(b"\x80\x04\x95\x03\x00\x00\x00\x00\x00\x00\x00]\x94.")  # a pickle: []
+    refused(path, ("it is none, or holds more than tensors and numbers",))
+
+
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and no more"])
 def test_a_damaged_file_is_one_line(refused, tmp_path, name, content):
@@ -279,6 +291,10 @@ def test_a_damaged_file_is_one_line(refused, tmp_path, name, content):
 def test_a_file_without_a_state_dict_and_one_that_is_not_there(refused, tmp_path):
     torch.save({"epoch": 3, "model": {"a": torch.zeros(2)}}, tmp_path / "other.pth")
     refused(tmp_path / "other.pth", ("holds no state dict",))
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbered.pth")
+    refused(tmp_path / "numbered.pth", ("holds no state dict",))
+    torch.save({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "complex.pth")
+    refused(tmp_path / "complex.pth", ("a holds complex numbers",))
     refused(tmp_path / "none.pth", ("none.pth: no such file",))
 
 
@@ -295,7 +311,10 @@ def test_without_its_package_a_file_says_what_to_install(
 
 
 def test_every_form_of_a_file_gives_the_same_arrays(tmp_path):
-    state = {"a": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)}
+    state = {
+        "a": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+    }
     save(tmp_path / "published.pth.tar", state)
     torch.save(state, tmp_path / "bare.pth")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)

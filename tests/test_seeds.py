@@ -19,6 +19,7 @@ from tiny import TRAIN, VALID, tiny_config, write_data
 from astra_jax import runs, seeds
 from astra_jax.cli import main
 from astra_jax.commands.train import default_workdir
+from astra_jax.configuration import digest, from_json, override
 from astra_jax.data import simulation
 from astra_jax.errors import UserError
 from astra_jax.listing import find_runs
@@ -190,6 +191,16 @@ def evaluate_another_split(root: Path, folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"split": "valid"}))
 
 
+def evaluate_with_other_settings(root: Path, folder: Path) -> None:
+    config = override(from_json(folder / "config.json"), ["--config.inference.threshold=0.9"])
+    path = folder / "test" / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": digest(config)}))
+
+
+def score_with_infinite_steps(root: Path, folder: Path) -> None:
+    (folder / "summary.json").write_text('{"best_epoch": 1, "epochs": 1, "steps": Infinity}')
+
+
 def change_labels(root: Path, folder: Path) -> None:
     path = root / VALID / "Labels-v2.json"
     content = json.loads(path.read_text())
@@ -212,6 +223,8 @@ def take_weights_of_the_same_step(root: Path, folder: Path) -> None:
         lose_results,
         lose_provenance,
         evaluate_another_split,
+        evaluate_with_other_settings,
+        score_with_infinite_steps,
         change_labels,
         take_weights_of_the_same_step,
     ],
@@ -226,6 +239,19 @@ def test_an_evaluation_that_is_not_of_this_is_repeated(
     found = train_seeds(short_config(root), [1], "test", copied)
     assert nothing_computes == [("train", 1), ("evaluate", 1)]
     assert found["mean"]["tight"] == 0.5
+
+
+def test_data_that_lie_elsewhere_and_a_list_that_changed_count_for_finished_seeds(
+    done, copied, tmp_path
+):
+    root = shutil.copytree(done.root, tmp_path / "data")
+    shutil.copytree(root / VALID, root / "league/season/E - F")
+    (root / "new.txt").write_text("league/season/E - F\n")
+    config = short_config(root)
+    config.data.splits.test = "new.txt"
+    train_seeds(config, [1], "test", copied)
+    results = copied / "seed_1" / "test" / "results"
+    assert {path.parent.name for path in results.rglob("*.json")} == {"E - F"}
 
 
 def test_another_split_has_its_folder_and_the_first_one_stays(done, copied, nothing_computes):

@@ -335,3 +335,17 @@ def test_a_dry_run_starts_from_it_too(first, tmp_path):
     assert prepared.warm_start is not None
     started = prepared.warm_start(fresh)
     assert np.any(started["encoder"]["layer_0"]["feed_forward"]["hidden"]["dense"]["kernel"])
+
+
+def test_what_starts_fresh_and_is_frozen_is_a_warning(first, tmp_path, caplog):
+    def warnings() -> list[str]:
+        told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        return [text for text in told if text.startswith("config.freeze")]
+
+    prepare(tuned(first), tmp_path / "b")
+    assert warnings() == []
+    config = tuned(first)
+    config.freeze = ("source_*", "decoder/queries")  # source_1 has another width
+    prepare(config, tmp_path / "b")
+    (text,) = warnings()
+    assert "source_1/" in text and "queries" not in text and "source_0" not in text

@@ -50,6 +50,12 @@ def check_freeze(params: Any, patterns: Sequence[str]) -> None:
         )
 
 
+def frozen_names(params: Any, patterns: Sequence[str]) -> list[str]:
+    """The paths, joined by "/", of the parameters that the patterns freeze."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    return ["/".join(part.key for part in path) for path in paths if _matches(path, patterns)]
+
+
 def _matches(path: tuple[Any, ...], patterns: Sequence[str]) -> bool:
     name = "/".join(part.key for part in path)
     return any(fnmatchcase(name, pattern) for pattern in patterns)
