@@ -96,8 +96,10 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
     workdir, config = trainer.workdir, prepared.config
     if trainer.progress.finished:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        if jax.process_index() == 0:  # its data may lie elsewhere now
-            write_atomically(workdir / "config.json", to_json(config))
+        path = workdir / "config.json"
+        # Its data may lie elsewhere now.
+        if jax.process_index() == 0 and differences(config, from_json(path)):
+            write_atomically(path, to_json(config))
         # Absent or damaged, it is written anew.
         summary = read_mapping(workdir / "summary.json")
         if summary is not None and summary.keys() >= _summary(trainer).keys():
