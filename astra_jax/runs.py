@@ -98,7 +98,8 @@ def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
         _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
         path = workdir / "config.json"
         # Its data may lie elsewhere now.
-        if jax.process_index() == 0 and differences(config, from_json(path)):
+        outdated = not path.exists() or differences(config, from_json(path))
+        if jax.process_index() == 0 and outdated:
             write_atomically(path, to_json(config))
         # Absent or damaged, it is written anew.
         summary = read_mapping(workdir / "summary.json")
