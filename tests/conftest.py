@@ -6,8 +6,8 @@ from importlib import metadata
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running here: LLVM's optimisation is left out (the goldens have it).
 _FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 0}
-# Saves a seventh of the time (of three files that were tried). XLA ends the process at a flag that it doesn't know: this one
-# is set for the versions that were tried.
+# Saves a seventh of the CPU time (of three files that were tried). XLA ends the process at a flag
+# that it doesn't know: this one is set for the versions that were tried.
 if metadata.version("jaxlib").startswith("0.10."):
     _FLAGS["xla_cpu_use_fusion_emitters"] = "false"
 for flag, value in _FLAGS.items():
