@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.config.classes import CLASSES
 from astra_jax.evaluation.frames import FRAMES_PER_SECOND, from_vectors
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, average_maps, score
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from speed_worker import PRODUCT_SIZE
-from torch_sizes import Sizes
+from twin.sizes import Sizes
 
-from astra_jax.configuration import load_config
+from astra_jax.config.load import load_config
 from astra_jax.files import write_atomically
 from astra_jax.model import ModelConfig
 

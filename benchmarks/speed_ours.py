@@ -6,20 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from torch_sizes import Sizes
+from twin.sizes import Sizes
 
-from astra_jax.configuration import load_config
+from astra_jax.config.load import load_config
+from astra_jax.devices import batch_sharding, make_mesh
 from astra_jax.model import ASTRA, ModelConfig
+from astra_jax.model.initial_values import init_params, parameter_count
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import (
-    batch_sharding,
-    init_params,
-    init_state,
-    make_mesh,
-    make_train_step,
-    parameter_count,
-)
+from astra_jax.training.state import init_state
+from astra_jax.training.step import make_train_step
 
 STEPS_PER_EPOCH = 4000
 

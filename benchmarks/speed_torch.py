@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch_sizes import Sizes
-from torch_training import TorchBatch, make_step
-from torch_twin import TorchASTRA
+from twin.model import TorchASTRA
+from twin.sizes import Sizes
+from twin.training import TorchBatch, make_step
 
 LEARNING_RATE = 5e-5
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch_sizes import Sizes
+from twin.sizes import Sizes
 
 PRODUCT_SIZE = 2048
 

@@ -22,8 +22,8 @@ Expected: Average-mAP on the test split, mean of five seeds, as the paper report
 
 from ml_collections import ConfigDict
 
-from astra_jax.defaults import paper
-from astra_jax.variants import at_demo_size, parse
+from astra_jax.config.defaults import paper
+from astra_jax.config.recipes import at_demo_size, parse
 
 MODELS = tuple(f"m{number}" for number in range(10))
 

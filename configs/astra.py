@@ -13,8 +13,8 @@ Expected: 66.82 tight and 78.09 loose Average-mAP on the test split, as the pape
 
 from ml_collections import ConfigDict
 
+from astra_jax.config.recipes import member
 from astra_jax.errors import UserError
-from astra_jax.variants import member
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -14,7 +14,7 @@ Try it:   configs/challenge.py:demo: small, on simulated matches, where `challen
 
 from ml_collections import ConfigDict
 
-from astra_jax.variants import MEMBERS, at_demo_size, member, parse
+from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse
 
 
 def get_config(variant: str = "full") -> ConfigDict:

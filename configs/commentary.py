@@ -17,8 +17,8 @@ themselves (all, where it isn't given; 0 for embeddings). The clock needs no fil
 
 from ml_collections import ConfigDict
 
+from astra_jax.config.recipes import small_data
 from astra_jax.data import clock
-from astra_jax.defaults import small_data
 
 
 def get_config() -> ConfigDict:

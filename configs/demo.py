@@ -8,8 +8,8 @@ Expected: 74.7 tight and 80.5 loose Average-mAP on twelve matches it never saw (
 
 from ml_collections import ConfigDict
 
-from astra_jax.defaults import paper
-from astra_jax.variants import at_demo_size
+from astra_jax.config.defaults import paper
+from astra_jax.config.recipes import at_demo_size
 
 
 def get_config() -> ConfigDict:

@@ -14,7 +14,7 @@ Expected: 67.60 tight Average-mAP on the test split together, 66.82 for `full` a
 
 from ml_collections import ConfigDict
 
-from astra_jax.variants import MEMBERS, at_demo_size, member, parse
+from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse
 
 
 def get_config(variant: str = "full") -> ConfigDict:

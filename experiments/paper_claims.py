@@ -25,17 +25,19 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from astra_jax import runs
-from astra_jax.configuration import load_config
-from astra_jax.data.simulation import (
+from astra_jax.config.classes import CLASSES
+from astra_jax.config.load import load_config
+from astra_jax.config.simulated import default_config
+from astra_jax.data.simulation.writer import (
     JITTERED_CLASSES,
     SimulationSpec,
-    default_config,
     read_spec,
     write_matches,
 )
-from astra_jax.data.soccernet import CLASSES, load_split, read_raw_annotations
+from astra_jax.data.splits import load_split
 from astra_jax.evaluation.metrics import average_map
-from astra_jax.spotting.results import parse_prediction, read_predictions
+from astra_jax.formats.soccernet_labels import read_raw_annotations
+from astra_jax.formats.soccernet_results import parse_prediction, read_predictions
 
 ABLATIONS = Path(__file__).parents[1] / "configs" / "ablations.py"
 

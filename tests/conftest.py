@@ -21,8 +21,8 @@ from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-import checked_types  # noqa: E402
 import pytest  # noqa: E402
+from helpers import checked_types  # noqa: E402
 
 checked_types.install()
 
@@ -61,7 +61,7 @@ def programs_once(compile_once: None) -> Iterator[None]:
     """
     import jax
 
-    from astra_jax import members
+    from astra_jax.runs import members
     from astra_jax.spotting import inference
     from astra_jax.training import loop
 

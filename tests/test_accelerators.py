@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from astra_jax import accelerators
-from astra_jax.accelerators import line, unused, warn_of_unused
+from astra_jax.cli import accelerators
+from astra_jax.cli.accelerators import line, unused, warn_of_unused
 
 GPU, TPU = ("an NVIDIA GPU", "cuda"), ("a TPU", "tpu")
 

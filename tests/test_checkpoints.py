@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.kills import arrays_of
 from jax.sharding import SingleDeviceSharding
-from kills import arrays_of
 
 from astra_jax.errors import UserError
 from astra_jax.training.checkpoints import Checkpoints

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from astra_jax.checks import RANGES, check
-from astra_jax.configuration import load_config
-from astra_jax.data import simulation
-from astra_jax.defaults import paper
+from astra_jax.config.check import RANGES, check
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config
+from astra_jax.data.simulation import writer as simulation
 from astra_jax.errors import UserError
 
 

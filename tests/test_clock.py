@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from matches import FAST, WIDE, index, write_match
+from helpers.matches import FAST, WIDE, index, write_match
 
+from astra_jax.config.clock import DECAYS_SECONDS
 from astra_jax.data.clips import read_inputs
-from astra_jax.data.clock import DECAYS_SECONDS, Clock
+from astra_jax.data.clock import Clock
 from astra_jax.data.normalization import measure, normalized
 from astra_jax.errors import UserError
 

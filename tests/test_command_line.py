@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matches import WIDE
-from tiny import TRAIN, VALID, write_data
+from helpers.matches import WIDE
+from helpers.tiny import TRAIN, VALID, write_data
 
-from astra_jax.cli import main
+from astra_jax.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent
@@ -261,9 +261,9 @@ def test_without_a_coordinator_a_distributed_run_says_what_to_set(root, refused,
 def test_a_bad_evaluation_is_one_line_and_writes_nothing(
     root, refused, monkeypatch, arguments, words
 ):
-    from tiny import tiny_config
+    from helpers.tiny import tiny_config
 
-    from astra_jax.configuration import to_json
+    from astra_jax.config.saved import to_json
 
     monkeypatch.chdir(root.parent)
     texts = {"broken": "{", "strange": '{"training": {"epoch": 3}}'}

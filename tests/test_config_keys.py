@@ -13,16 +13,20 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 import astra_jax
-from astra_jax import checks, configuration, evaluation_run, members, runs
-from astra_jax.configuration import load_config
-from astra_jax.data import simulation
-from astra_jax.data.simulated_signals import SignalSpec
-from astra_jax.data.simulation import SimulationSpec
-from astra_jax.data.specs import AudioSpec, DataSpec, SourceSpec
+from astra_jax import runs
+from astra_jax.config import check as checks
+from astra_jax.config import load as configuration
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config
+from astra_jax.data.simulation import writer as simulation
+from astra_jax.data.simulation.signals import SignalSpec
+from astra_jax.data.simulation.writer import SimulationSpec
+from astra_jax.data.sources import AudioSpec, DataSpec, SourceSpec
 from astra_jax.data.targets import TargetSpec
-from astra_jax.defaults import paper
 from astra_jax.model import Predictions
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.runs import evaluate as evaluation_run
+from astra_jax.runs import members
 from astra_jax.spotting.suppression import SuppressionSpec
 from astra_jax.training import gradients, state
 from astra_jax.training.losses import LossConfig

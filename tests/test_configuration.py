@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.configuration import (
-    differences,
-    find_config,
-    from_json,
-    load_config,
-    override,
-    to_json,
-)
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import find_config, load_config, override
+from astra_jax.config.saved import differences, from_json, to_json
 from astra_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.model import ASTRA, ModelConfig, SourceConfig
+from astra_jax.model.initial_values import example_inputs
 from astra_jax.model.transformer import EncoderLayer
-from astra_jax.training.state import example_inputs
 
 
 def sites(config: ModelConfig) -> list[tuple[str, float]]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import write_data
+from helpers.tiny import write_data
 
-from astra_jax import dry_run
-from astra_jax.cli import main
-from astra_jax.configuration import load_config
-from astra_jax.data.simulation import SimulationSpec, write_matches
-from astra_jax.dry_run import DryRun, report
+from astra_jax.cli.main import main
+from astra_jax.config.load import load_config
+from astra_jax.data.simulation.writer import SimulationSpec, write_matches
 from astra_jax.errors import UserError
+from astra_jax.runs import dry_run
+from astra_jax.runs.dry_run import DryRun, report
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent

@@ -8,35 +8,39 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from matches import WIDE
+from helpers.matches import WIDE
+from helpers.tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
 from ml_collections import ConfigDict
-from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
 
-from astra_jax import members, runs
-from astra_jax.cli import main
-from astra_jax.commands.evaluate import split_workdirs
-from astra_jax.configuration import to_json
+from astra_jax import runs
+from astra_jax.cli.evaluate import split_workdirs
+from astra_jax.cli.main import main
+from astra_jax.config.classes import CLASSES
+from astra_jax.config.saved import to_json
 from astra_jax.data import normalization
-from astra_jax.data.soccernet import CLASSES, DataSpec, Half, index_halves
+from astra_jax.data.halves import Half
+from astra_jax.data.index import index_halves
+from astra_jax.data.sources import DataSpec
 from astra_jax.data.targets import window_starts
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.errors import UserError
-from astra_jax.evaluation_run import _tell_lengths
-from astra_jax.members import (
+from astra_jax.model import ASTRA, Predictions
+from astra_jax.runs import members
+from astra_jax.runs.evaluate import _tell_lengths
+from astra_jax.runs.members import (
     index_members,
     matches_of_all,
     normalize_members,
     open_members,
     read_configs,
 )
-from astra_jax.model import ASTRA, Predictions
-from astra_jax.preparation import model_of
+from astra_jax.runs.prepare import model_of
 from astra_jax.spotting import ensemble
 from astra_jax.spotting.ensemble import Ensemble, average
 from astra_jax.spotting.inference import Predictor, land, read_windows, suppression_of
-from astra_jax.spotting.results import spots_to_predictions
+from astra_jax.spotting.matches import spots_to_predictions
 from astra_jax.spotting.suppression import suppress
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.state import make_mesh, replicated
 
 pytestmark = pytest.mark.usefixtures("programs_once", "module_on_one_device")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kills import end_faults
-from tiny import TRAIN, tiny_config, write_data
+from helpers.kills import end_faults
+from helpers.tiny import TRAIN, tiny_config, write_data
 
 from astra_jax import runs
-from astra_jax.cli import main
+from astra_jax.cli.main import main
 from astra_jax.errors import UserError
 from astra_jax.files import append_line
-from astra_jax.lock import locked
+from astra_jax.runs.lock import locked
 from astra_jax.training import journal, loop
 
 pytestmark = pytest.mark.usefixtures("module_on_one_device", "programs_once")

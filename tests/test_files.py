@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from astra_jax.files import append_line, remove_unfinished, write_atomically
-from astra_jax.lock import locked
+from astra_jax.runs.lock import locked
 from astra_jax.training import interruption
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -8,23 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax.checks import check
-from astra_jax.configuration import from_json, load_config, to_json
-from astra_jax.defaults import paper
+from astra_jax.config.check import check
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config
+from astra_jax.config.saved import from_json, to_json
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig, SourceConfig
 from astra_jax.model.config import AudioConfig
+from astra_jax.model.initial_values import abstract_params
 from astra_jax.training.freezing import check_freeze, divided, joined
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import (
-    abstract_params,
-    init_state,
-    make_mesh,
-    make_train_step,
-    replicated,
-)
+from astra_jax.training.state import init_state
+from astra_jax.training.step import make_train_step
 
 MODEL = ModelConfig(
     sources=(SourceConfig(4, (3,)),),

@@ -4,11 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from astra_jax.configuration import load_config
+from astra_jax.config.load import load_config
+from astra_jax.devices import make_mesh
 from astra_jax.model import ModelConfig
+from astra_jax.model.initial_values import parameter_count
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import init_state, make_mesh, make_train_step, parameter_count
+from astra_jax.training.state import init_state
+from astra_jax.training.step import make_train_step
 
 STEPS_PER_EPOCH = 4050
 

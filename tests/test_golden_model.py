@@ -11,7 +11,7 @@ import pytest
 from astra_jax.data.audio import power_to_db
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA
-from astra_jax.torch_import import from_state_dict
+from astra_jax.torch_import.checkpoint import from_state_dict
 from astra_jax.training.losses import LossConfig, losses
 from astra_jax.training.optimizer import scale_by_amsgrad
 

@@ -8,20 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
+from astra_jax.devices import batch_sharding, make_mesh, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig, SourceConfig
+from astra_jax.model.initial_values import abstract_params
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.loop import check_training
 from astra_jax.training.losses import LossConfig
-from astra_jax.training.state import (
-    TrainState,
-    abstract_params,
-    batch_sharding,
-    make_mesh,
-    make_train_step,
-    replicated,
-)
+from astra_jax.training.state import TrainState
+from astra_jax.training.step import make_train_step
 
 MODEL = ModelConfig(
     sources=(SourceConfig(4, (3,)),),

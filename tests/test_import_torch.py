@@ -14,18 +14,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from astra_jax.cli import main
-from astra_jax.configuration import differences, from_json
-from astra_jax.data.soccernet import CLASSES
-from astra_jax.defaults import paper
+from astra_jax.cli.main import main
+from astra_jax.config.classes import CLASSES
+from astra_jax.config.defaults import paper
+from astra_jax.config.saved import differences, from_json
 from astra_jax.errors import UserError
-from astra_jax.listing import read_run
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
-from astra_jax.published import config_of
+from astra_jax.runs.import_torch import config_of
+from astra_jax.runs.listing import read_run
 from astra_jax.spotting import inference
-from astra_jax.torch_files import read_state_dict
-from astra_jax.torch_import import from_state_dict
-from astra_jax.torch_names import Sizes, read_sizes, tensors_of
+from astra_jax.torch_import.checkpoint import from_state_dict
+from astra_jax.torch_import.files import read_state_dict
+from astra_jax.torch_import.names import Sizes, read_sizes, tensors_of
 from astra_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("compile_once", "module_on_one_device")

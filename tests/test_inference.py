@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from matches import index, stream_config, write_match
+from helpers.matches import index, stream_config, write_match
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, Predictions
+from astra_jax.model.initial_values import init_params
 from astra_jax.spotting.inference import Predictor, averaged, land, read_windows
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.state import init_params
 
 
 def predictions(windows, positions, entries, uncertainty=True):

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kills import Aim, Hit, WatchedRun, arrays_of, end_faults, history_faults
-from tiny import write_data
+from helpers.kills import Aim, Hit, WatchedRun, arrays_of, end_faults, history_faults
+from helpers.tiny import write_data
 
 # Everything that draws numbers, and checkpoints inside the epochs of three steps.
 EVERYTHING_RANDOM = (

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_config
+from helpers.tiny import tiny_config
 
-from astra_jax.cli import main
-from astra_jax.configuration import to_json
-from astra_jax.listing import find_runs, table
+from astra_jax.cli.main import main
+from astra_jax.config.saved import to_json
+from astra_jax.runs.listing import find_runs, table
 
 SCORES = (0.25, 0.5, 0.5, 0.375)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.model.astra import Predictions
 from astra_jax.training.losses import LossConfig, classification_loss, displacement_loss, losses
 

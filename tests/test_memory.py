@@ -5,11 +5,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny import write_data
+from helpers.tiny import write_data
 
-from astra_jax import memory
-from astra_jax.cli import main
+from astra_jax.cli.main import main
 from astra_jax.errors import UserError
+from astra_jax.runs import memory
 from astra_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("compile_once")

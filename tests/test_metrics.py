@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.config.classes import CLASSES
 from astra_jax.errors import UserError
 from astra_jax.evaluation.frames import from_vectors, parse
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, average_map, average_maps, score

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
 from astra_jax.model.embeddings import switched_order, temporal_dropout
+from astra_jax.model.initial_values import example_inputs, init_params, parameter_count
 from astra_jax.model.transformer import Encoder, EncoderLayer, segment_slots, segments_of_layer
-from astra_jax.training.state import example_inputs, init_params, parameter_count
 
 SMALL = ModelConfig(
     sources=(SourceConfig(10, (6, 4)), SourceConfig(20, (3,))),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from matches import FAST, WIDE, index, write_match
+from helpers.matches import FAST, WIDE, index, write_match
 
 from astra_jax.data import normalization
 from astra_jax.data.normalization import Normalization, measure, normalized

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.training.optimizer import (
     learning_rate_schedule,

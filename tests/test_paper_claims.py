@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import paper_claims
 import pytest
-from matches import annotation, write_labels
+from helpers.matches import annotation, write_labels
 
-from astra_jax.configuration import differences
-from astra_jax.data.soccernet import CLASSES
-from astra_jax.spotting.results import write_results
+from astra_jax.config.classes import CLASSES
+from astra_jax.config.saved import differences
+from astra_jax.formats.soccernet_results import write_results
 
 MATCH = "league/season/A - B"
 

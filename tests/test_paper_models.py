@@ -6,16 +6,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from astra_jax import runs
-from astra_jax.configuration import differences, flattened, load_config
-from astra_jax.data import clock, simulation
-from astra_jax.data.simulation import SimulationSpec, write_matches
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config
+from astra_jax.config.recipes import parse
+from astra_jax.config.saved import differences, flattened
+from astra_jax.data import clock
+from astra_jax.data.simulation import writer as simulation
+from astra_jax.data.simulation.writer import SimulationSpec, write_matches
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS
 from astra_jax.model import ModelConfig
-from astra_jax.preparation import matches_of
-from astra_jax.training.state import abstract_params, make_mesh, parameter_count, replicated
-from astra_jax.variants import parse
+from astra_jax.model.initial_values import abstract_params, parameter_count
+from astra_jax.runs.prepare import matches_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

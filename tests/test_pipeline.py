@@ -8,16 +8,19 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.matches import MATCH, WIDE, annotation, index, stream_config, write_match
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from matches import MATCH, WIDE, annotation, index, stream_config, write_match
 
+from astra_jax.config.classes import CLASSES
 from astra_jax.data import clock, pipeline
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.clips import read_clip
+from astra_jax.data.halves import Half
 from astra_jax.data.mixup import mix
-from astra_jax.data.pipeline import TrainingStream, put_batch
-from astra_jax.data.soccernet import CLASSES, Half, load_split
+from astra_jax.data.pipeline import TrainingStream
+from astra_jax.data.splits import load_split
 from astra_jax.data.targets import TargetSpec
+from astra_jax.devices import put_batch
 from astra_jax.errors import UserError
 
 COMMENTARY = Path(__file__).parents[2] / "shared" / "data" / "commentary"

@@ -6,11 +6,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from linear import put_in_place
+from helpers.linear import put_in_place
 
-from astra_jax.cli import main
-from astra_jax.configuration import load_config
-from astra_jax.data.simulation import SimulationSpec, write_matches
+from astra_jax.cli.main import main
+from astra_jax.config.load import load_config
+from astra_jax.data.simulation.writer import SimulationSpec, write_matches
 
 pytestmark = pytest.mark.usefixtures("compile_once", "one_device")
 CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:demo"

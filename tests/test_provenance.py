@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matches import MATCH, WIDE, annotation, grid, index, write_labels, write_match
+from helpers.matches import MATCH, WIDE, annotation, grid, index, write_labels, write_match
 
-from astra_jax import provenance
-from astra_jax.provenance import PACKAGES, add_start, commit, fingerprint
+from astra_jax.runs import provenance
+from astra_jax.runs.provenance import PACKAGES, add_start, commit, fingerprint
 
 OTHER = "league/season/C - D"
 

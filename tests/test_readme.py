@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.configuration import flattened, load_config
-from astra_jax.data.specs import DataSpec
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config
+from astra_jax.config.saved import flattened
+from astra_jax.data.sources import DataSpec
 from astra_jax.model import ModelConfig
-from astra_jax.preparation import check_config
+from astra_jax.runs.prepare import check_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

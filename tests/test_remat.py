@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from test_full_size import random_batch
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.model import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.initial_values import abstract_params
 from astra_jax.model.transformer import Decoder, Encoder
 from astra_jax.model.vggish import VGGish
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig
-from astra_jax.training.state import abstract_params, make_mesh, replicated
 
 MODEL = ModelConfig(
     sources=(SourceConfig(16, (3,)),),

@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 
 from astra_jax.errors import UserError
-from astra_jax.spotting import results
-from astra_jax.spotting.results import (
-    parse_prediction,
-    read_predictions,
-    spots_to_predictions,
-    write_results,
-)
+from astra_jax.formats import soccernet_results as results
+from astra_jax.formats.soccernet_results import parse_prediction, read_predictions, write_results
+from astra_jax.spotting.matches import spots_to_predictions
 from astra_jax.spotting.suppression import Spots
 
 MATCH = "league/2015-2016/2015-08-29 - 17-00 Málaga 1 - 0 Ibiza"

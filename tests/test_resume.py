@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kills import arrays_of
-from tiny import write_data
+from helpers.kills import arrays_of
+from helpers.tiny import write_data
 
-from astra_jax.cli import main
+from astra_jax.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent

@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
+from helpers.tiny import SECONDS, TRAIN, VALID, tiny_config, write_data
 
 from astra_jax import runs
-from astra_jax.cli import main
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.cli.main import main
+from astra_jax.config.classes import CLASSES
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS
 from astra_jax.files import read_mapping

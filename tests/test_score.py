@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from astra_jax.cli import main, run_command
-from astra_jax.data.soccernet import load_split
+from astra_jax.cli.main import main, run_command
+from astra_jax.data.splits import load_split
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, average_maps
 from astra_jax.evaluation.table import score_table
-from astra_jax.spotting.results import write_results
+from astra_jax.formats.soccernet_results import write_results
 
 FIRST, SECOND = "league/season/first", "league/season/second"
 LABELS: list[dict[str, Any]] = [

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from linear import put_in_place
+from helpers.linear import put_in_place
+from helpers.tiny import TRAIN, VALID, tiny_config, write_data
 from ml_collections import ConfigDict
-from tiny import TRAIN, VALID, tiny_config, write_data
 
-from astra_jax import runs, seeds
-from astra_jax.cli import main
-from astra_jax.commands.train import default_workdir
-from astra_jax.configuration import digest, from_json, override
-from astra_jax.data import simulation
+from astra_jax import runs
+from astra_jax.cli.main import main
+from astra_jax.cli.train import default_workdir
+from astra_jax.config.load import override
+from astra_jax.config.saved import digest, from_json
+from astra_jax.data.simulation import writer as simulation
 from astra_jax.errors import UserError
-from astra_jax.listing import find_runs
-from astra_jax.lock import locked
-from astra_jax.seeds import Scored, parse_seeds, summary, table, train_seeds
+from astra_jax.runs import seeds
+from astra_jax.runs.listing import find_runs
+from astra_jax.runs.lock import locked
+from astra_jax.runs.seeds import Scored, parse_seeds, summary, table, train_seeds
 from astra_jax.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("module_on_one_device", "programs_once", "linear")

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, ModelConfig, SourceConfig
 from astra_jax.model.config import AudioConfig
+from astra_jax.model.initial_values import init_params
 from astra_jax.model.shortcut import Shortcut, knots_of, views
-from astra_jax.training.state import init_params
 
 BASE = ModelConfig(
     sources=(SourceConfig(4, (3, 2)), SourceConfig(8, (2,))),

@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_jax.data import simulation
+from astra_jax.config.classes import CLASSES
+from astra_jax.config.defaults import paper
+from astra_jax.config.simulated import EMBEDDING_WIDTHS, FRAMES_PER_SECOND, MELS
 from astra_jax.data.audio import power_to_db
-from astra_jax.data.simulated_events import (
+from astra_jax.data.halves import Half
+from astra_jax.data.index import index_halves
+from astra_jax.data.simulation import writer as simulation
+from astra_jax.data.simulation.events import (
     SHORTEST_GAP_SECONDS,
     HalfEvents,
-    boosted_rates,
     build_chain,
     draw_events,
-    measured_statistics,
 )
-from astra_jax.data.simulated_signals import EMBEDDING_WIDTHS, FRAMES_PER_SECOND, MELS
-from astra_jax.data.simulation import JITTERED_CLASSES, SimulationSpec, write_matches
-from astra_jax.data.soccernet import CLASSES, DataSpec, Half, index_halves, load_split
-from astra_jax.defaults import paper
+from astra_jax.data.simulation.statistics import boosted_rates, measured_statistics
+from astra_jax.data.simulation.writer import JITTERED_CLASSES, SimulationSpec, write_matches
+from astra_jax.data.sources import DataSpec
+from astra_jax.data.splits import load_split
 from astra_jax.errors import UserError
 
 DEMO = SimulationSpec.from_config(simulation.default_config())

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from matches import FAST, WIDE
+from helpers.matches import FAST, WIDE
+from helpers.tiny import TRAIN, VALID, write_data
 from ml_collections import ConfigDict
-from tiny import TRAIN, VALID, write_data
 
 from astra_jax import runs
-from astra_jax.checks import check
+from astra_jax.config.check import check
+from astra_jax.config.recipes import small_data
 from astra_jax.data import clock
-from astra_jax.defaults import small_data
 
 
 @pytest.fixture

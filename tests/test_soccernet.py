@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matches import (
+from helpers.matches import (
     FAST,
     MATCH,
     WIDE,
@@ -19,17 +19,14 @@ from matches import (
     write_match,
 )
 
+from astra_jax.config.classes import CLASSES
+from astra_jax.data.annotations import read_annotations
 from astra_jax.data.arrays import open_array
-from astra_jax.data.soccernet import (
-    CLASSES,
-    SPLITS,
-    DataSpec,
-    index_halves,
-    load_split,
-    read_annotations,
-    read_raw_annotations,
-)
+from astra_jax.data.index import index_halves
+from astra_jax.data.sources import DataSpec
+from astra_jax.data.splits import SPLITS, load_split
 from astra_jax.errors import UserError
+from astra_jax.formats.soccernet_labels import read_raw_annotations
 
 COMMENTARY = Path(__file__).parents[2] / "shared" / "data" / "commentary"
 

@@ -7,9 +7,11 @@ import numpy as np
 import optax
 import pytest
 
+from astra_jax.devices import make_mesh
 from astra_jax.model import ModelConfig, SourceConfig
 from astra_jax.training.losses import LossConfig
-from astra_jax.training.state import init_state, make_mesh, make_train_step
+from astra_jax.training.state import init_state
+from astra_jax.training.step import make_train_step
 
 MODEL = ModelConfig(
     sources=(SourceConfig(4, (3,)),),

@@ -5,15 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.config.classes import CLASSES, HARD_WINDOWS_SECONDS, SOFT_WINDOWS_SECONDS
 from astra_jax.errors import UserError
-from astra_jax.spotting.suppression import (
-    HARD_WINDOWS_SECONDS,
-    SOFT_WINDOWS_SECONDS,
-    Spots,
-    SuppressionSpec,
-    suppress,
-)
+from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
 
 GOLDEN = Path(__file__).parent / "golden" / "postprocess.npz"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.config.classes import CLASSES
 from astra_jax.data.targets import (
     TargetSpec,
     clip_starts,

@@ -8,18 +8,19 @@ import numpy as np
 import optax
 import pytest
 import torch
-from torch_sizes import Sizes
-from torch_training import TorchBatch, make_step, total_loss
-from torch_twin import TorchASTRA, switched_order
-from torch_weights import to_state_dict
+from twin.model import TorchASTRA, switched_order
+from twin.sizes import Sizes
+from twin.training import TorchBatch, make_step, total_loss
+from twin.weights import to_state_dict
 
-from astra_jax.configuration import load_config
+from astra_jax.config.load import load_config
+from astra_jax.devices import make_mesh
 from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
-from astra_jax.torch_import import from_state_dict
+from astra_jax.model.initial_values import init_params
+from astra_jax.torch_import.checkpoint import from_state_dict
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig, losses
 from astra_jax.training.optimizer import scale_by_amsgrad
-from astra_jax.training.state import init_params, make_mesh
 
 LEARNING_RATE = 1e-3
 LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=2)

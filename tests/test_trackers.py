@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jax
 import pytest
+from helpers.tiny import tiny_config, write_data
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tiny import tiny_config, write_data
 
 from astra_jax import runs
-from astra_jax.defaults import paper
+from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
 from astra_jax.training.trackers import Trackers, check_trackers
 

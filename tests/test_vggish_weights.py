@@ -11,17 +11,19 @@ import jax
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import TRAIN, VALID, tiny_config, write_data
 from ml_collections import ConfigDict
-from tiny import TRAIN, VALID, tiny_config, write_data
 
-from astra_jax.cli import main
-from astra_jax.configuration import to_json
-from astra_jax.defaults import paper
-from astra_jax.preparation import prepare
+from astra_jax.cli.main import main
+from astra_jax.config.defaults import paper
+from astra_jax.config.saved import to_json
+from astra_jax.devices import host_copy, replicated
+from astra_jax.model.initial_values import abstract_params
+from astra_jax.runs.prepare import prepare
 from astra_jax.training import loop
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Trainer
-from astra_jax.training.state import TrainState, abstract_params, host_copy, replicated
+from astra_jax.training.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("module_on_one_device", "quickly_drawn")
 CHANNELS, HIDDEN, MELS = (2, 3, 4, 4, 5, 6), 7, 16

@@ -10,21 +10,22 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from kills import arrays_of
-from matches import FAST, WIDE
+from helpers.kills import arrays_of
+from helpers.matches import FAST, WIDE
+from helpers.tiny import get_config, tiny_config, write_data
 from ml_collections import ConfigDict
-from tiny import get_config, tiny_config, write_data
 
 from astra_jax import runs
-from astra_jax.cli import main
-from astra_jax.configuration import to_json
+from astra_jax.cli.main import main
+from astra_jax.config.saved import to_json
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig, SourceConfig
-from astra_jax.preparation import prepare
+from astra_jax.model.initial_values import abstract_params
+from astra_jax.runs.prepare import prepare
 from astra_jax.training import loop
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.state import abstract_params, make_mesh, replicated
-from astra_jax.training.warm_start import Match, Outline, match
+from astra_jax.training.transfer import Match, Outline, match
 
 pytestmark = pytest.mark.usefixtures("programs_once", "module_on_one_device")
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from tiny import TRAIN, VALID, write_data
+from helpers.tiny import TRAIN, VALID, write_data
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent

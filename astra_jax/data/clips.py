@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from astra_jax.data.audio import power_to_db
-from astra_jax.data.soccernet import Half
+from astra_jax.data.halves import Half
 from astra_jax.data.targets import Targets, TargetSpec, clip_targets, event_positions
 
 

@@ -5,26 +5,14 @@ wherever they lie (docs/small_data.md).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-PATTERN = "clock"
-"""What `data.sources` gives as the pattern of a clock."""
-
-DECAYS_SECONDS = (3.0, 10.0, 60.0, 300.0)
-"""A column each: it is 1 at the half's start and falls to 1/e in that time."""
-
-COLUMNS = 2 * len(DECAYS_SECONDS)
+from astra_jax.config.clock import DECAYS_SECONDS
 
 SLOWEST = 0.2
 """Fewest rows a second: files of a half, and so its clock, may end 5 s apart."""
-
-
-def source(rows_per_second: float = 0.5) -> dict[str, Any]:
-    """The entry of `data.sources` that adds a clock."""
-    return {"pattern": PATTERN, "rows_per_second": rows_per_second, "widths": (COLUMNS,)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32
 from astra_jax.data.annotations import Events
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.clock import Clock
-from astra_jax.data.specs import DataSpec
+from astra_jax.data.sources import DataSpec
 
 TAIL_SECONDS = 5.0
 """Lengths of files of one half may differ by this much."""

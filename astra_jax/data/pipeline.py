@@ -20,8 +20,8 @@ import numpy as np
 from absl import flags
 
 from astra_jax.data.clips import held_classes, read_clip
+from astra_jax.data.halves import Half
 from astra_jax.data.mixup import ClipTable, EpochPlan, mix, pair_clips, plan
-from astra_jax.data.soccernet import Half
 from astra_jax.data.targets import TargetSpec, clip_starts
 from astra_jax.errors import UserError
 
@@ -101,16 +101,6 @@ class TrainingStream:
             ) from error
         finally:
             iterator.close()
-
-
-def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
-    """The global batch on the devices, from this process's slice of it; axis 0 is split.
-
-    The devices of the sharding must divide the global batch.
-    """
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch
-    )
 
 
 class _Loader:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from astra_jax.errors import UserError
-from astra_jax.spotting.results import parse_prediction
+from astra_jax.formats.soccernet_results import parse_prediction
 
 FRAMES_PER_SECOND = 2
 HALF_FRAMES = 120 * 60 * FRAMES_PER_SECOND

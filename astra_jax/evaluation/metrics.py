@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from astra_jax.data.soccernet import CLASSES
+from astra_jax.config.classes import CLASSES
 from astra_jax.errors import UserError
 from astra_jax.evaluation.frames import FRAMES_PER_SECOND, FrameEvents, parse
-from astra_jax.spotting.results import Prediction
+from astra_jax.formats.soccernet_results import Prediction
 
 METRICS: dict[str, tuple[int, ...]] = {
     "tight": tuple(range(1, 6)),

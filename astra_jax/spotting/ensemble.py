@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float
 
-from astra_jax.data.soccernet import Half
+from astra_jax.data.halves import Half
 from astra_jax.data.targets import window_starts
 from astra_jax.model import Predictions
 from astra_jax.spotting.inference import (

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from astra_jax.data.clips import read_inputs
-from astra_jax.data.soccernet import Half
+from astra_jax.data.halves import Half
 from astra_jax.data.targets import refine, window_starts
+from astra_jax.devices import batch_sharding, make_mesh, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import Predictions
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
-from astra_jax.training.state import batch_sharding, make_mesh, replicated
 
 
 @dataclasses.dataclass(frozen=True)

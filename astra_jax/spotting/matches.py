@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from astra_jax.data.soccernet import Half
+from astra_jax.data.halves import Half
+from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.spotting.ensemble import Ensemble
 from astra_jax.spotting.inference import Predictor
-from astra_jax.spotting.results import Prediction, spots_to_predictions
+from astra_jax.spotting.suppression import Spots
 
 
 def predict_matches(
@@ -50,3 +51,30 @@ def _gather(part: dict[str, list[Prediction]]) -> list[dict[str, list[Prediction
         json.loads(row[: int(size)].tobytes())
         for row, size in zip(rows, sizes.ravel(), strict=True)
     ]
+
+
+def spots_to_predictions(
+    spots: Spots, half: int, classes: Sequence[str], positions_per_second: float
+) -> list[Prediction]:
+    """The spots of one half as SoccerNet's dictionaries, in the given order.
+
+    All values are strings; `position` is whole milliseconds inside the half, `gameTime` its
+    minutes and whole seconds. `sigma_seconds` is there where the spots have one.
+    """
+    predictions = []
+    for index, (action, position, score) in enumerate(
+        zip(spots.classes, spots.positions, spots.scores, strict=True)
+    ):
+        milliseconds = round(int(position) * 1000 / positions_per_second)
+        minutes, seconds = divmod(milliseconds // 1000, 60)
+        prediction = {
+            "gameTime": f"{half} - {minutes}:{seconds:02d}",
+            "label": classes[action],
+            "position": str(milliseconds),
+            "half": str(half),
+            "confidence": str(float(score)),
+        }
+        if spots.sigma_seconds is not None:
+            prediction["sigma_seconds"] = f"{float(spots.sigma_seconds[index]):.6g}"
+        predictions.append(prediction)
+    return predictions

@@ -9,18 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from astra_jax.config.classes import SOFT_WINDOWS_SECONDS
 from astra_jax.errors import UserError
 
 Kind = Literal["soft", "hard"]
 Decay = Literal["quadratic", "linear", "sqrt"]
 
-SOFT_WINDOWS_SECONDS: tuple[float, ...] = tuple(
-    map(float, (5, 7, 9, 12, 10, 14, 14, 5, 8, 8, 8, 8, 13, 5, 6, 6, 6))
-)
-"""The published Soft-NMS windows of the 17 classes, in the official class order."""
-
-HARD_WINDOWS_SECONDS: tuple[float, ...] = (8.0,)
-"""The published window of plain suppression, for every class."""
 
 _EXPONENTS: dict[Decay, float] = {"quadratic": 2.0, "linear": 1.0, "sqrt": 0.5}
 

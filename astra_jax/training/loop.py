@@ -9,28 +9,20 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from astra_jax.data.pipeline import TrainingStream, put_batch
+from astra_jax.data.pipeline import TrainingStream
+from astra_jax.devices import batch_sharding, host_copy, make_mesh, put_batch, replicated
 from astra_jax.errors import Interrupted, UserError
 from astra_jax.model import ModelConfig
+from astra_jax.model.initial_values import parameter_count
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import divided
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import (
-    Progress,
-    StepValues,
-    batch_sharding,
-    host_copy,
-    init_state,
-    make_mesh,
-    make_train_step,
-    parameter_count,
-    replicated,
-    with_params,
-)
-from astra_jax.training.warm_start import WarmStart
+from astra_jax.training.state import Progress, StepValues, init_state, with_params
+from astra_jax.training.step import make_train_step
+from astra_jax.training.transfer import WarmStart
 
 # Parameters to scores; the one under "score" selects the best epoch.
 Validate = Callable[[Any], dict[str, float]]

@@ -2,21 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from astra_jax.model import ASTRA, ModelConfig
-from astra_jax.model.start import apply_start
-from astra_jax.training.freezing import divided, joined
-from astra_jax.training.gradients import make_gradients
-from astra_jax.training.losses import LossConfig
+from astra_jax.devices import replicated
+from astra_jax.model import ModelConfig
+from astra_jax.model.initial_values import init_params
+from astra_jax.training.freezing import divided
 
 
 @flax.struct.dataclass
@@ -75,65 +74,6 @@ class Progress:
         return cls(**content)
 
 
-@runtime_checkable  # the tests check arguments as they are passed
-class TrainStep(Protocol):
-    """A jitted step: (state, batch) to (next state, what the step tells); see `make_train_step`."""
-
-    def __call__(
-        self, state: TrainState, batch: dict[str, Any]
-    ) -> tuple[TrainState, StepValues]: ...
-
-    def lower(self, state: TrainState, batch: dict[str, Any]) -> jax.stages.Lowered:
-        """The step's program for such a state and batch, not yet compiled."""
-        ...
-
-
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices (or of those given) along the axis `data`."""
-    devices = jax.devices() if devices is None else devices
-    # Linen with dropout fails under the default, explicit sharding.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole: state and metrics."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: clips are split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def example_inputs(config: ModelConfig) -> dict[str, Any]:
-    """Zeros of the shapes the model takes, one clip."""
-    return {
-        "features": tuple(jnp.zeros((1, s.rows, s.width)) for s in config.sources),
-        "log_mel": None
-        if config.audio is None
-        else jnp.zeros((1, config.audio.frames, config.audio.mels)),
-    }
-
-
-def init_params(config: ModelConfig, key: Key[Array, ""]) -> Any:
-    """Fresh parameters of `ASTRA(config)`."""
-    params = ASTRA(config).init(key, example_inputs(config), train=False)["params"]
-    return apply_start(params, config)
-
-
-def abstract_params(config: ModelConfig, sharding: NamedSharding) -> Any:
-    """Shapes, types and placement of the parameters; nothing is computed."""
-    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
-
-
-def parameter_count(params: Any) -> int:
-    """How many numbers a tree of parameters holds."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
 def init_state(
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
@@ -162,11 +102,6 @@ def init_state(
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
 
 
-def host_copy(params: Any) -> Any:
-    """Parameters as NumPy arrays; each process holds all of them."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
 def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:
     """The state before step 0 with other parameters, NumPy arrays, in the average as well."""
     sharding = replicated(mesh)
@@ -176,59 +111,3 @@ def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:
 
     average = None if state.average is None else jax.tree.map(place, params)
     return dataclasses.replace(state, params=jax.tree.map(place, params), average=average)
-
-
-def make_train_step(
-    config: ModelConfig,
-    loss_config: LossConfig,
-    optimizer: optax.GradientTransformation,
-    steps_per_epoch: int,
-    seed: int,
-    mesh: Mesh,
-    average_decay: float = 0.0,
-    accumulation_steps: int = 1,
-    freeze: Sequence[str] = (),
-) -> TrainStep:
-    """The jitted step: (state, batch) to (next state, what the step tells).
-
-    A step whose loss, gradients or new parameters are not finite is skipped: parameters,
-    optimiser and average stay as they were, and the learning rate's count with them.
-
-    The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
-    repeats itself after a resume. With `average_decay` d the state's average follows the
-    parameters as `d average + (1 - d) params`, d being at most (1 + step) / (10 + step) so that
-    the first values are soon forgotten. `accumulation_steps` is for `make_gradients`. Parameters
-    that `freeze` names stay what they are, to the bit; dropout falls on their outputs as ever.
-    """
-    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps, freeze)
-    base_key = jax.random.key(seed)
-
-    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
-        key = jax.random.fold_in(base_key, state.step)
-        gradients, values = gradients_of(state.params, batch, key)
-        trained, frozen = divided(state.params, freeze)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
-        trained = optax.apply_updates(trained, updates)
-        params, average = joined(trained, frozen), state.average
-        if average is not None:
-            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            followed, _ = divided(average, freeze)
-            followed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, followed, trained)
-            average = joined(followed, frozen)
-        # A norm that overflows is as bad as an infinite value: no square root of it would do.
-        norms = optax.tree.norm(gradients), optax.tree.norm(params)
-        taken = jnp.isfinite(jnp.stack([values[0], *norms])).all()
-        params, optimizer_state, average = jax.tree.map(
-            lambda new, old: jnp.where(taken, new, old),
-            (params, optimizer_state, average),
-            (state.params, state.optimizer, state.average),
-        )
-        epoch_starts = state.step % steps_per_epoch == 0
-        sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + jnp.where(taken, values, 0.0)
-        skipped = jnp.where(epoch_starts, state.skipped.at[0].set(0), state.skipped)
-        skipped = jnp.where(taken, skipped.at[1].set(0), skipped + 1)
-        state = TrainState(state.step + 1, params, optimizer_state, sums, skipped, average)
-        return state, StepValues(values, skipped)
-
-    everywhere = replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from astra_jax.configuration import plain
+from astra_jax.config.saved import plain
 from astra_jax.errors import UserError
 from astra_jax.files import write_atomically
 

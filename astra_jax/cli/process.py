@@ -1,0 +1,105 @@
+"""What a command does before it computes: joins the other hosts, says what goes to the terminal."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from astra_jax.cli import accelerators
+from astra_jax.devices import speaks
+from astra_jax.errors import UserError
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the large blocks of memory that it frees, where glibc rules.
+
+    XLA on a CPU takes the buffers of a step anew each time. glibc hands blocks of this size
+    back to the system, and getting them again costs a page fault every 4 kB: a quarter to a
+    third of the CPU time of a small model's step.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another system, another C library
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_ARENA_MAX, 1)
+
+
+def join_hosts() -> None:
+    """Joins the processes of one run; call it before JAX is used.
+
+    Where they find each other is read from JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID; where none of them is set JAX asks the cluster (TPU
+    pods, Slurm, Open MPI, Kubernetes).
+
+    Raises:
+        UserError: only some of the three are set, one is no number, or there is no cluster.
+    """
+    given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
+    if given and len(given) < len(_VARIABLES):
+        missing = ", ".join(name for name in _VARIABLES if name not in given)
+        raise UserError(f"--distributed: {missing} not set: set all of {', '.join(_VARIABLES)}")
+    try:
+        if not given:
+            jax.distributed.initialize()
+            return
+        address, count, index = (given[name] for name in _VARIABLES)
+        jax.distributed.initialize(address, int(count), int(index))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--distributed: {error}: set {', '.join(_VARIABLES)} for every process"
+        ) from error
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """The package's messages as plain lines on stderr, once for all processes.
+
+    What Orbax and Grain say of their own business is left out: an error of theirs that matters is
+    raised, but some of their threads tell of it as well, once a file.
+    """
+    ours = logging.getLogger("astra_jax")
+    handler = logging.StreamHandler(sys.stderr)
+    before = ours.level, ours.propagate
+    # To the end of the process: their threads outlive what they are at.
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ours.addHandler(handler)
+    # A library may have given the root logger a handler of its own.
+    ours.propagate = False
+    accelerators.warn_of_unused()
+    ours.setLevel(logging.INFO if speaks() else logging.ERROR)
+    try:
+        with _without_closed_loops():
+            yield
+    finally:
+        ours.removeHandler(handler)
+        ours.level, ours.propagate = before
+
+
+@contextlib.contextmanager
+def _without_closed_loops() -> Iterator[None]:
+    """Leaves out what TensorStore's threads say when a failed write has ended their event loop."""
+    before = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = show
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

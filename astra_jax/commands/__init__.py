@@ -1,1 +1,0 @@
-"""The subcommands of `astra`: a file each, with `add` (its arguments) and `run`."""

@@ -1,0 +1,7 @@
+"""Every config value: defaults, recipes, files with overrides, what a run keeps, what is allowed."""
+
+from astra_jax.config.clock import source as clock_source
+from astra_jax.config.defaults import paper
+from astra_jax.config.recipes import small_data
+
+__all__ = ["clock_source", "paper", "small_data"]

@@ -1,0 +1,126 @@
+"""The SoccerNet layout: class list, splits, matches, halves, feature sources, annotations.
+
+The only place that knows where a file lies. `ROOT/league/season/match/` holds a label file and,
+for each half, one file a source and one of mel power; the three kinds may have a root each.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from astra_jax.data.annotations import Events, read_annotations
+from astra_jax.data.arrays import ArrayFile
+from astra_jax.data.clock import Clock
+from astra_jax.data.halves import TAIL_SECONDS, Half
+from astra_jax.data.layout import _check_folders, _open_audio, _open_source, check_roots
+from astra_jax.data.sources import DataSpec
+from astra_jax.errors import UserError
+from astra_jax.formats.soccernet_labels import HALVES
+
+_log = logging.getLogger(__name__)
+
+
+def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) -> list[Half]:
+    """Every half of the matches, in order, from headers and label files alone (no data is read).
+
+    A half is as long as its longest source (its audio, where it has no source). A source or audio
+    that is absent or short is logged once and masked when read; one absent in every half is an
+    error. So is a file more than 5 s longer than the rest: audio beside the sources, or a source
+    where two or more other files of the half agree on a shorter length (of two sources alone,
+    nothing tells whether one is long or the other one short: it counts as short).
+    Events past the end of their half are left out, with a line in the log.
+    With labelled=False no label file is opened and halves have no events.
+    Errors: UserError naming the root, match, file or config key and the mend.
+    """
+    check_roots(spec, labelled)
+    halves = []
+    for match in matches:
+        _check_folders(spec, match, labelled)
+        events = {half: Events.none() for half in HALVES}
+        if labelled:
+            labels = spec.labels_root / match / spec.labels_file
+            events = read_annotations(labels, spec.classes, spec.unknown_labels)
+        found = [_index_half(spec, match, half) for half in HALVES]
+        halves += [replace(half, events=_inside(events[half.half], half.seconds)) for half in found]
+        if late := sum(len(events[half.half]) - len(half.events) for half in halves[-2:]):
+            _log.warning("%s: %d event(s) past the end of their half left out", match, late)
+    _check_presence(spec, halves)
+    return halves
+
+
+def _inside(events: Events, seconds: float) -> Events:
+    return events.select(events.milliseconds < seconds * 1000)
+
+
+def _index_half(spec: DataSpec, match: str, half: int) -> Half:
+    folder = spec.features_root / match
+    files = tuple(
+        None if source.is_clock else _open_source(folder, half, source) for source in spec.sources
+    )
+    lengths = _lengths(files, [source.rows_per_second for source in spec.sources])
+    audio, audio_lengths = None, {}
+    if spec.audio is not None:
+        audio = _open_audio(spec.audio_root / match, half, spec.audio)
+        audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
+    seconds = max((lengths or audio_lengths).values(), default=0.0)
+    if seconds == 0:
+        patterns = [source.pattern for source in spec.sources if not source.is_clock]
+        patterns += [] if spec.audio is None else [spec.audio.pattern]
+        names = " and no ".join(pattern.replace("{half}", str(half)) for pattern in patterns)
+        raise UserError(
+            f"{match}: half {half} has no {names} in {folder}; mend data.sources, add the file, or "
+            "take the match off the split's list"
+        )
+    _check_longest(lengths, audio_lengths)
+    for path, length in (lengths | audio_lengths).items():
+        if length < seconds - TAIL_SECONDS:
+            _log.warning(
+                "%s: lasts %.1f s, its half %.1f s; masked past its end", path, length, seconds
+            )
+    sources: tuple[ArrayFile | Clock | None, ...] = tuple(
+        Clock(seconds, source.rows_per_second) if source.is_clock else file
+        for source, file in zip(spec.sources, files, strict=True)
+    )
+    return Half(match, half, seconds, sources, audio, Events.none(), spec)
+
+
+def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[float]) -> dict[Path, float]:
+    """Seconds of every file that holds at least one row."""
+    return {
+        file.path: file.rows / rate
+        for file, rate in zip(files, rates, strict=True)
+        if file is not None and file.rows
+    }
+
+
+def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None:
+    """Refuses what lasts more than 5 s longer than the rest; see `index_halves`."""
+    for path, seconds in (sources | audio).items():
+        others = {other: s for other, s in (sources | audio).items() if other != path}
+        rest = list(sources.values()) if path in audio else list(others.values())
+        agree = path in audio or (len(rest) > 1 and max(rest) - min(rest) <= TAIL_SECONDS)
+        if rest and agree and seconds > max(rest) + TAIL_SECONDS:
+            longest = max(others, key=lambda other: others[other])
+            raise UserError(
+                f"{path}: lasts {seconds:.1f} s, more than {TAIL_SECONDS:g} s longer than the "
+                f"rest of its half ({longest.name}: {others[longest]:.1f} s); check its rate in "
+                "data.sources or data.audio, cut it, or take the match off the split's list"
+            )
+
+
+def _check_presence(spec: DataSpec, halves: Sequence[Half]) -> None:
+    if not halves:
+        return
+    for index, source in enumerate(spec.sources):
+        if all(half.sources[index] is None for half in halves):
+            raise UserError(
+                f"data.sources[{index}].pattern: {source.pattern!r} is absent in every half of the "
+                f"{len(halves)} below {spec.features_root}; download it or mend the pattern"
+            )
+    if spec.audio is not None and all(half.audio is None for half in halves):
+        raise UserError(
+            f"data.audio.pattern: {spec.audio.pattern!r} is absent in every half of the "
+            f"{len(halves)} below {spec.audio_root}; download it, mend the pattern or train "
+            "without audio (data.audio = None)"
+        )

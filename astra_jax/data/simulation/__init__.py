@@ -1,0 +1,1 @@
+"""Simulated matches in the SoccerNet layout, so that training needs no downloaded data."""

@@ -1,0 +1,193 @@
+"""The runs that an evaluation predicts with, one or the members of an ensemble (section 4.4)."""
+
+import contextlib
+import re
+import reprlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from astra_jax.config.check import check
+from astra_jax.config.saved import flattened
+from astra_jax.config.saved import from_json
+from astra_jax.config.load import override
+from astra_jax.data.normalization import Normalizations
+from astra_jax.data.normalization import normalized
+from astra_jax.data.sources import DataSpec
+from astra_jax.data.halves import Half
+from astra_jax.data.layout import check_roots
+from astra_jax.data.index import index_halves
+from astra_jax.errors import UserError
+from astra_jax.model import ModelConfig
+from astra_jax.runs.prepare import matches_of
+from astra_jax.runs.prepare import model_of
+from astra_jax.runs.prepare import normalizations_of
+from astra_jax.spotting.inference import suppression_of
+from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.model.initial_values import abstract_params
+from astra_jax.devices import host_copy
+from astra_jax.devices import make_mesh
+from astra_jax.devices import replicated
+
+_SAME = ("data.classes", "clip.seconds", "clip.positions_per_second")
+# What decides how predictions become spots: one for all, but it can be set for all.
+_SET_ALIKE = ("inference.stride_seconds", "inference.overlap", "inference.threshold")
+_SET_ALIKE_GROUP = "inference.suppression."
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of an evaluation, its config checked; nothing else of its folder is read yet."""
+
+    workdir: Path
+    config: ConfigDict
+    spec: DataSpec
+    model_config: ModelConfig
+
+    def restore(self) -> tuple[int, Any]:
+        """Step and parameters, as NumPy arrays, of the best checkpoint; raises UserError."""
+        abstract = abstract_params(self.model_config, replicated(make_mesh()))
+        folder = self.workdir.expanduser()
+        with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+            step, params = checkpoints.restore_best(abstract)
+        return step, host_copy(params)
+
+
+def open_members(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) -> list[Member]:
+    """The runs in these folders, checked each by itself and against the first.
+
+    Raises:
+        UserError: a config that can't be used, or two that don't go together: classes, the
+            positions of a clip and what makes spots of predictions must be the same.
+    """
+    members = []
+    for workdir, config in zip(workdirs, configs, strict=True):
+        with _named(workdir, workdirs):
+            check(config)
+            suppression_of(config)
+            spec = DataSpec.from_config(config.data)
+            members.append(Member(workdir, config, spec, model_of(config)))
+    for other in members[1:]:
+        _check_agreement(members[0], other)
+    return members
+
+
+def read_configs(workdirs: Sequence[Path], overrides: Sequence[str]) -> list[ConfigDict]:
+    """The configs of runs, overridden; raises UserError.
+
+    An override of a key that only some of them have (`data.audio.mels`: one is without audio) is
+    for those.
+    """
+    saved = [from_json(workdir.expanduser() / "config.json") for workdir in workdirs]
+    somewhere = [argument for argument in overrides if any(_has(c, argument) for c in saved)]
+    configs = []
+    for workdir, config in zip(workdirs, saved, strict=True):
+        own = [
+            argument
+            for argument in overrides
+            if argument not in somewhere or _has(config, argument)
+        ]
+        with _named(workdir, workdirs):
+            configs.append(override(config, own))
+    return configs
+
+
+def matches_of_all(members: Sequence[Member], split: str) -> tuple[str, ...]:
+    """The matches of a split, which must be the same for all members; raises UserError."""
+    workdirs = [member.workdir for member in members]
+    found = []
+    for member in members:
+        with _named(member.workdir, workdirs):
+            check_roots(member.spec, labelled=False)  # before the split, whose list may lie there
+            found.append(matches_of(member.config, split))
+    first, matches = members[0], found[0]
+    for other, of_other in zip(members[1:], found[1:], strict=True):
+        if differing := sorted(set(matches) ^ set(of_other)):
+            where = first if differing[0] in matches else other
+            raise UserError(
+                f"{first.workdir} and {other.workdir}: data.splits.{split} names different matches "
+                f"({differing[0]} only in {where.workdir}): give a list of matches, --split FILE"
+            )
+    return matches
+
+
+def index_members(members: Sequence[Member], matches: Sequence[str]) -> list[list[Half]]:
+    """Each member's halves of the matches, not normalised; one list for all that read the same.
+
+    Raises:
+        UserError: anything wrong with the files.
+    """
+    workdirs = [member.workdir for member in members]
+    indexed: dict[DataSpec, list[Half]] = {}
+    for member in members:
+        with _named(member.workdir, workdirs):
+            if member.spec not in indexed:
+                indexed[member.spec] = index_halves(member.spec, matches, labelled=False)
+    return [indexed[member.spec] for member in members]
+
+
+def normalize_members(
+    members: Sequence[Member], halves: Sequence[Sequence[Half]]
+) -> list[list[Half]]:
+    """Each member's halves, normalised as in its training; one list for all that read the same.
+
+    Raises:
+        UserError: a `normalization.json` is absent, damaged or of other sources.
+    """
+    workdirs = [member.workdir for member in members]
+    found: dict[tuple[Any, ...], list[Half]] = {}
+    keys = []
+    for member, of_member in zip(members, halves, strict=True):
+        with _named(member.workdir, workdirs):
+            own = normalizations_of(member.workdir, ())
+            keys.append((member.spec, _content(own)))
+            if keys[-1] not in found:
+                found[keys[-1]] = normalized(of_member, own)
+    return [found[key] for key in keys]
+
+
+@contextlib.contextmanager
+def _named(workdir: Path, workdirs: Sequence[Path]) -> Iterator[None]:
+    """Where there are several folders, errors say which one they are of."""
+    try:
+        yield
+    except UserError as error:
+        if len(workdirs) == 1 or str(error).startswith(f"{workdir}"):
+            raise
+        raise UserError(f"{workdir}: {error}") from error
+
+
+def _has(config: ConfigDict, argument: str) -> bool:
+    """Whether there is the key of an override `--config.KEY=VALUE`."""
+    value: Any = config
+    for part in re.findall(r"[^.\[\]]+", argument.partition("=")[0])[1:]:
+        try:
+            value = value[int(part)] if isinstance(value, tuple) else value[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return False
+    return True
+
+
+def _check_agreement(first: Member, other: Member) -> None:
+    values, of_other = flattened(first.config), flattened(other.config)
+    for key in values:
+        alike = key in _SET_ALIKE or key.startswith(_SET_ALIKE_GROUP)
+        if (key not in _SAME and not alike) or values[key] == of_other[key]:
+            continue
+        mend = f"set it for all: --config.{key}=VALUE" if alike else "leave one of the two out"
+        raise UserError(
+            f"{first.workdir} and {other.workdir}: {key} is {reprlib.repr(values[key])} in one and "
+            f"{reprlib.repr(of_other[key])} in the other, the members of an ensemble must agree: "
+            f"{mend}"
+        )
+
+
+def _content(normalizations: Normalizations) -> tuple[Any, ...]:
+    """What tells two normalisations apart."""
+    return tuple(
+        None if item is None else (item.mean.tobytes(), float(item.scale))
+        for item in normalizations
+    )

@@ -1,0 +1,85 @@
+"""One step of training: gradients, update, average, and whether it counts."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from astra_jax.devices import replicated
+from astra_jax.model import ModelConfig
+from astra_jax.training.freezing import divided, joined
+from astra_jax.training.gradients import make_gradients
+from astra_jax.training.losses import LossConfig
+from astra_jax.training.state import StepValues, TrainState
+
+
+@runtime_checkable  # the tests check arguments as they are passed
+class TrainStep(Protocol):
+    """A jitted step: (state, batch) to (next state, what the step tells); see `make_train_step`."""
+
+    def __call__(
+        self, state: TrainState, batch: dict[str, Any]
+    ) -> tuple[TrainState, StepValues]: ...
+
+    def lower(self, state: TrainState, batch: dict[str, Any]) -> jax.stages.Lowered:
+        """The step's program for such a state and batch, not yet compiled."""
+        ...
+
+
+def make_train_step(
+    config: ModelConfig,
+    loss_config: LossConfig,
+    optimizer: optax.GradientTransformation,
+    steps_per_epoch: int,
+    seed: int,
+    mesh: Mesh,
+    average_decay: float = 0.0,
+    accumulation_steps: int = 1,
+    freeze: Sequence[str] = (),
+) -> TrainStep:
+    """The jitted step: (state, batch) to (next state, what the step tells).
+
+    A step whose loss, gradients or new parameters are not finite is skipped: parameters,
+    optimiser and average stay as they were, and the learning rate's count with them.
+
+    The state is donated. Dropout and augmentation draw from (seed, step) alone, so a step
+    repeats itself after a resume. With `average_decay` d the state's average follows the
+    parameters as `d average + (1 - d) params`, d being at most (1 + step) / (10 + step) so that
+    the first values are soon forgotten. `accumulation_steps` is for `make_gradients`. Parameters
+    that `freeze` names stay what they are, to the bit; dropout falls on their outputs as ever.
+    """
+    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps, freeze)
+    base_key = jax.random.key(seed)
+
+    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
+        key = jax.random.fold_in(base_key, state.step)
+        gradients, values = gradients_of(state.params, batch, key)
+        trained, frozen = divided(state.params, freeze)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
+        trained = optax.apply_updates(trained, updates)
+        params, average = joined(trained, frozen), state.average
+        if average is not None:
+            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            followed, _ = divided(average, freeze)
+            followed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, followed, trained)
+            average = joined(followed, frozen)
+        # A norm that overflows is as bad as an infinite value: no square root of it would do.
+        norms = optax.tree.norm(gradients), optax.tree.norm(params)
+        taken = jnp.isfinite(jnp.stack([values[0], *norms])).all()
+        params, optimizer_state, average = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old),
+            (params, optimizer_state, average),
+            (state.params, state.optimizer, state.average),
+        )
+        epoch_starts = state.step % steps_per_epoch == 0
+        sums = jnp.where(epoch_starts, 0.0, state.loss_sums) + jnp.where(taken, values, 0.0)
+        skipped = jnp.where(epoch_starts, state.skipped.at[0].set(0), state.skipped)
+        skipped = jnp.where(taken, skipped.at[1].set(0), skipped + 1)
+        state = TrainState(state.step + 1, params, optimizer_state, sums, skipped, average)
+        return state, StepValues(values, skipped)
+
+    everywhere = replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
