@@ -20,7 +20,10 @@ setup(
     # A wheel has no top-level configs/: it carries them inside the package.
     packages=[*find_packages(include=["astra_jax", "astra_jax.*"]), "astra_jax.configs"],
     package_dir={"astra_jax.configs": "configs"},
-    package_data={"astra_jax.data": ["splits/*.txt", "soccernet_statistics.json"]},
+    package_data={
+        "astra_jax.data": ["splits/*.txt"],
+        "astra_jax.data.simulation": ["soccernet_statistics.json"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -12,6 +13,11 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     # Linen with dropout fails under the default, explicit sharding.
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def local_mesh() -> Mesh:
+    """A mesh of the devices of this process."""
+    return make_mesh(jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -24,11 +30,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def host_copy(params: Any) -> Any:
-    """Parameters as NumPy arrays; each process holds all of them."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
 def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
     """The global batch on the devices, from this process's slice of it; axis 0 is split.
 
@@ -39,6 +40,34 @@ def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[st
     )
 
 
-def speaks() -> bool:
+def host_copy(params: Any) -> Any:
+    """Parameters as NumPy arrays; each process holds all of them."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """NumPy arrays, the same in every process, whole on every device of `mesh`."""
+    sharding = replicated(mesh)
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
+
+
+def is_first_process() -> bool:
     """Whether this process is the one that talks to the user and writes the run's files."""
     return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Waits until every process is here; `what` has happened then."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def ask_first_process(answer: bool) -> bool:
+    """The first process's answer, in every process."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))

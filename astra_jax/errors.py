@@ -14,7 +14,7 @@ class UserError(Exception):
 class Interrupted(BaseException):
     """A signal, by its number, ended the command: no fault, so no handler of faults takes it.
 
-    `saved_step`: the step behind which a training can go on, None where nothing new was saved.
+    `saved_step`: the step after which a training can go on, None where nothing new was saved.
     """
 
     def __init__(self, signal: int, saved_step: int | None = None) -> None:
@@ -22,5 +22,5 @@ class Interrupted(BaseException):
         self.signal, self.saved_step = signal, saved_step
 
     def __str__(self) -> str:
-        saved = "" if self.saved_step is None else f" behind step {self.saved_step:,}, saved"
+        saved = "" if self.saved_step is None else f" after step {self.saved_step:,}, saved"
         return f"ended by {Signals(self.signal).name}{saved}: the same command again goes on"

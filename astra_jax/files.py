@@ -16,7 +16,7 @@ _UNFINISHED = ".unfinished"
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Writes `data` to `path` by way of a temporary file beside it; makes its folder."""
     content = data.encode() if isinstance(data, str) else data
-    with naming(path):
+    with name_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
@@ -35,12 +35,12 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def write_folder(path: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` in the end; on an error nothing is left of it.
 
     There must be nothing at `path`, or an empty folder.
     """
-    with naming(path):
+    with name_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
         try:
@@ -63,7 +63,7 @@ def remove_unfinished(folder: Path) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Adds `line` to the file at `path`."""
-    with naming(path), open(path, "a", encoding="utf-8") as file:
+    with name_in_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
@@ -82,7 +82,7 @@ def as_file_name(text: str) -> str:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_in_errors(path: Path) -> Iterator[None]:
     """Errors of the disk name `path`: a full one's name a temporary file, or none."""
     try:
         yield

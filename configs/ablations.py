@@ -22,15 +22,15 @@ Expected: Average-mAP on the test split, mean of five seeds, as the paper report
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.defaults import paper
-from astra_jax.config.recipes import at_demo_size, parse
+from astra_jax.config import paper
+from astra_jax.config.recipes import at_demo_size, parse_variant
 
 MODELS = tuple(f"m{number}" for number in range(10))
 
 
 def get_config(variant: str = "m9") -> ConfigDict:
     """One of `MODELS`, or `m4,demo`: it at the demo's size."""
-    name, demo = parse(variant, MODELS, "m9")
+    name, demo = parse_variant(variant, MODELS, "m9")
     number = MODELS.index(name)
     config = paper()
     config.model.hierarchical = number >= 1

@@ -20,7 +20,7 @@ from astra_jax.errors import UserError
 def get_config(variant: str = "full") -> ConfigDict:
     """The paper's config; `configs/astra.py:visual` is the one without audio.
 
-    Every value and its meaning stands in astra_jax/defaults.py.
+    Every value and its meaning stands in astra_jax/config/defaults.py.
     """
     if variant not in ("full", "visual"):
         raise UserError("there are full and visual")

@@ -9,7 +9,7 @@ Expected: not measured: the recipe was found on the commentary features of confi
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.recipes import small_data
+from astra_jax.config import small_data
 
 
 def get_config() -> ConfigDict:

@@ -14,12 +14,12 @@ Try it:   configs/challenge.py:demo: small, on simulated matches, where `challen
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse
+from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse_variant
 
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The member `full`, `visual`, `no_focal` or `no_uncertainty`; behind `,demo` at its size."""
-    name, demo = parse(variant, MEMBERS, "full")
+    name, demo = parse_variant(variant, MEMBERS, "full")
     config = member(name)
     config.training.epochs = 83
     config.optimizer.warmup_epochs = 5

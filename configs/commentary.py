@@ -17,8 +17,7 @@ themselves (all, where it isn't given; 0 for embeddings). The clock needs no fil
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.recipes import small_data
-from astra_jax.data import clock
+from astra_jax.config import clock_source, small_data
 
 
 def get_config() -> ConfigDict:
@@ -33,7 +32,7 @@ def get_config() -> ConfigDict:
                 "shortcut_columns": 17,  # one a class; the others are a latent space
             },
             {"pattern": "{half}_commentary_pace.npy", "rows_per_second": 2.0, "widths": (6,)},
-            clock.source(),
+            clock_source(),
         )
         config.data.audio = None
         # Trained on the first 70 matches, the best epoch chosen on the last 10.

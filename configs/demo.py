@@ -8,7 +8,7 @@ Expected: 74.7 tight and 80.5 loose Average-mAP on twelve matches it never saw (
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
 from astra_jax.config.recipes import at_demo_size
 
 

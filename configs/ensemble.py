@@ -14,11 +14,11 @@ Expected: 67.60 tight Average-mAP on the test split together, 66.82 for `full` a
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse
+from astra_jax.config.recipes import MEMBERS, at_demo_size, member, parse_variant
 
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The member `full`, `visual`, `no_focal` or `no_uncertainty`; behind `,demo` at its size."""
-    name, demo = parse(variant, MEMBERS, "full")
+    name, demo = parse_variant(variant, MEMBERS, "full")
     config = member(name)
     return at_demo_size(config) if demo else config

@@ -3,15 +3,13 @@
 import reprlib
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from astra_jax.config.defaults import paper
-from astra_jax.data.mixup import KINDS
-from astra_jax.data.simulation import writer as simulation
+from astra_jax.config.simulated import simulated_matches
 from astra_jax.errors import UserError
-from astra_jax.training.losses import Normalization
 
 _LARGEST_WHOLE = 2**32
 
@@ -116,7 +114,7 @@ _KINDS: dict[type, tuple[type | tuple[type, ...], str]] = {
     tuple: ((tuple, list), "a list"),
 }
 
-# What a source and a file of audio hold is read, and checked, in `data.specs`.
+# What a source and a file of audio hold is read, and checked, in `data.sources`.
 _CHECKED_ELSEWHERE = ("data.sources", "data.audio", "data.splits", "simulation")
 
 
@@ -124,20 +122,18 @@ def check(config: ConfigDict) -> None:
     """Compares a run's config with the paper's: its keys, their kinds, ranges and relations.
 
     None is allowed where the default is None. What only one room knows, such as names of
-    schedules or how sizes fit each other, that room checks.
+    schedules or how sizes fit each other, that room's settings check.
 
     Raises:
         UserError: naming the first key that is missing, unknown or has a value that it can't have.
     """
     _check_group(config, paper(), "")
     _check_splits(config.data.splits)
-    if config.mixup.kind not in KINDS:
-        raise _wrong("mixup.kind", config.mixup.kind, f"one of {', '.join(KINDS)}")
     if config.simulation is not None:
-        _check_group(config.simulation, simulation.default_config(), "simulation")
+        _check_group(config.simulation, simulated_matches(), "simulation")
     windows = config.inference.suppression.windows_seconds
     _check_numbers(windows, "inference.suppression.windows_seconds", float, _SECONDS)
-    _check_loss(config)
+    _check_class_weights(config)
     for index, pattern in enumerate(config.freeze):
         _check_value(pattern, f"freeze[{index}]", str)
     channels = config.model.audio.channels
@@ -162,8 +158,8 @@ def _check_group(config: Any, default: ConfigDict, group: str) -> None:
     for key in default:
         if key not in config:
             raise UserError(
-                f"config.{prefix}{key}: missing; begin with paper() of astra_jax/defaults.py, "
-                "where every key stands (the config.json of an older version's run lacks new keys: "
+                f"config.{prefix}{key}: missing; begin with astra_jax.config.paper(), where every "
+                "key stands (the config.json of an older version's run lacks new keys: "
                 "train it again)"
             )
     for key in config:
@@ -204,10 +200,7 @@ def _check_numbers(values: Any, name: str, kind: type, allowed: Range) -> None:
         _check_number(value, f"{name}[{index}]", kind, allowed)
 
 
-def _check_loss(config: ConfigDict) -> None:
-    kind, kinds = config.loss.displacement_normalization, get_args(Normalization)
-    if kind not in kinds:
-        raise _wrong("loss.displacement_normalization", kind, f"one of {', '.join(kinds)}")
+def _check_class_weights(config: ConfigDict) -> None:
     weights, classes = config.loss.class_weights, len(config.data.classes)
     if weights is None:
         return

@@ -151,7 +151,7 @@ def _model() -> ConfigDict:
             # Probability of an action at which the classification head starts; None: one half.
             "class_prior": config_dict.placeholder(float),
             "aligned_attention": False,  # whether queries start by looking at their own time
-            "norm": "post",  # LayerNorm behind the residual, or "pre": before the sublayer
+            "norm": "post",  # LayerNorm after the residual, or "pre": before the sublayer
             # How far a position sees raw columns directly, in seconds, at knots 0, 1, 2, 4, ...
             # away; None: not at all (model.shortcut).
             "shortcut_seconds": config_dict.placeholder(float),

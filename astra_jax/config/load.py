@@ -1,19 +1,27 @@
-"""Config files with overrides, and the config that a run keeps in its folder."""
+"""Config files and `--config.KEY=VALUE` overrides to a config; a resolved one is frozen."""
 
 import traceback
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import MappingProxyType
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from astra_jax.errors import UserError
 
+# What config files of earlier versions import, and what has taken its place.
+_MOVED = {
+    "astra_jax.defaults": "astra_jax.config",
+    "astra_jax.variants": "astra_jax.config.recipes",
+    "source": "clock_source of astra_jax.config",  # of astra_jax.data.clock
+}
+
 # A wheel has the configs inside the package, a checkout beside it.
-_PLACES = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
-_MEND = "see astra_jax/defaults.py for every key"
+_PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
+_MEND = "see astra_jax/config/defaults.py for every key"
 
 
 def find_config(file: str) -> str:
@@ -54,6 +62,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == file]
         reason = str(error) or type(error).__name__
+        moved = _MOVED.get(getattr(error, "name", None) or "")
+        if moved is not None and isinstance(error, ImportError | AttributeError):
+            reason += f", it is {moved} now"
         if isinstance(error, SystemExit):
             reason = f"it ends the program ({reason})"
         raise UserError(f"{file}{''.join(lines[-1:])}: {reason}; mend the config file") from error
@@ -83,3 +94,12 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unknown argument; config values are --config.KEY=VALUE")
     return values.config
+
+
+def freeze(config: ConfigDict) -> FrozenConfigDict:
+    """A copy of `config` that nobody can change."""
+    copy = ConfigDict(config)
+    # A tuple's mappings would stay open.
+    with copy.ignore_type():
+        copy.data.sources = tuple(MappingProxyType(dict(source)) for source in copy.data.sources)
+    return FrozenConfigDict(copy)

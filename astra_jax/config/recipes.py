@@ -1,17 +1,17 @@
-"""What the paper reports beside ASTRA itself, and any of it at the demo's size."""
+"""Recipes on the paper's config: little data, the ensemble's members, any model at demo size."""
 
 from ml_collections import ConfigDict
 
+from astra_jax.config.clock import clock_source
 from astra_jax.config.defaults import paper
-from astra_jax.data.simulation import writer as simulation
+from astra_jax.config.simulated import simulated_data, simulated_matches
 from astra_jax.errors import UserError
-from astra_jax.model.layers import clock
 
 MEMBERS: tuple[str, ...] = ("full", "visual", "no_focal", "no_uncertainty")
 """The models of the paper's ensemble (section 4.4): ASTRA, and ASTRA without one of its parts."""
 
 
-def parse(argument: str, names: tuple[str, ...], default: str) -> tuple[str, bool]:
+def parse_variant(argument: str, names: tuple[str, ...], default: str) -> tuple[str, bool]:
     """Reads the argument of a config: `NAME`, `NAME,demo`, or `demo` for the default's.
 
     Returns:
@@ -44,10 +44,10 @@ def at_demo_size(config: ConfigDict) -> ConfigDict:
     queries start on one clock and nothing is dropped out inside the model: in so few steps the
     network meets a clip some ten times.
     """
-    config.simulation = simulation.default_config()
+    config.simulation = simulated_matches()
     audio = config.data.audio is not None
     with config.ignore_type():
-        config.data.update(simulation.data_config())
+        config.data.update(simulated_data())
         if not audio:
             config.data.audio = None
     config.clip.update(seconds=25, stride_seconds=12)
@@ -83,7 +83,7 @@ def small_data() -> ConfigDict:
                 {key: source[key] for key in source if key != "normalize"} | {"shortcut_columns": 0}
                 for source in config.data.sources
             ),
-            clock.source(),
+            clock_source(),
         )
     config.clip.random_starts = True
     config.mixup.kind = "none"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def plain(value: Any) -> Any:
     """ConfigDicts as dicts and tuples as lists, all the way down."""
     if isinstance(value, ConfigDict):
         return {key: plain(value[key]) for key in value}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
@@ -90,21 +91,21 @@ def may_differ(key: str) -> bool:
 
 
 def digest(config: ConfigDict) -> str:
-    """A hash of a run's config but for what `may_differ`, the same behind a `config.json`."""
+    """A hash of a run's config but for what `may_differ`, the same after a `config.json`."""
 
     def number(value: Any) -> Any:
         if isinstance(value, list):
             return [number(item) for item in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    values = {k: number(v) for k, v in flattened(config).items() if not may_differ(k)}
+    values = {k: number(v) for k, v in flatten(config).items() if not may_differ(k)}
     text = json.dumps(values, sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def differences(config: ConfigDict, other: ConfigDict) -> list[str]:
     """Dotted keys whose values differ, or that one of the two lacks."""
-    first, second = flattened(config), flattened(other)
+    first, second = flatten(config), flatten(other)
     missing = object()
     return sorted(
         key
@@ -113,7 +114,7 @@ def differences(config: ConfigDict, other: ConfigDict) -> list[str]:
     )
 
 
-def flattened(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: ConfigDict) -> dict[str, Any]:
     """Values by dotted key."""
 
     def flat(value: Any, prefix: str = "") -> dict[str, Any]:

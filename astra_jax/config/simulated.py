@@ -3,19 +3,13 @@
 from ml_collections import ConfigDict
 
 EMBEDDING_WIDTHS: tuple[int, ...] = (24, 16, 16)
-
-
 MELS = 16
-
-
 FRAMES_PER_SECOND = 16
 """A sixth of the real rate: VGGish's images are what costs time on a CPU."""
+SIMULATED_SPLITS: tuple[str, ...] = ("train", "valid", "test")
 
 
-SPLITS: tuple[str, ...] = ("train", "valid", "test")
-
-
-def default_config() -> ConfigDict:
+def simulated_matches() -> ConfigDict:
     """`config.simulation` of the demo."""
     return ConfigDict(
         {
@@ -43,7 +37,7 @@ def default_config() -> ConfigDict:
     )
 
 
-def data_config() -> ConfigDict:
+def simulated_data() -> ConfigDict:
     """The part of `config.data` that says what simulated matches hold."""
     return ConfigDict(
         {
@@ -61,6 +55,6 @@ def data_config() -> ConfigDict:
                 "mels": MELS,
                 "floor_db": -80.0,
             },
-            "splits": {name: f"{name}.txt" for name in SPLITS},
+            "splits": {name: f"{name}.txt" for name in SIMULATED_SPLITS},
         }
     )

@@ -63,7 +63,7 @@ def read_clip(half: Half, start_seconds: float, spec: TargetSpec) -> dict[str, A
     }
 
 
-def held_classes(
+def classes_in_clips(
     halves: Sequence[Half], starts: Sequence[Sequence[float]], spec: TargetSpec
 ) -> Bool[np.ndarray, "clip class"]:
     """Which classes (column 0: background) the targets of every clip hold, halves in order."""
@@ -73,4 +73,4 @@ def held_classes(
             for half, clips in zip(halves, starts, strict=True)
             for start in clips
         ]
-    ).reshape(-1, spec.classes + 1)
+    ).reshape(-1, spec.num_classes + 1)

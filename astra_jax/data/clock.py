@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from astra_jax.config.clock import DECAYS_SECONDS
+from astra_jax.config.clock import CLOCK_DECAYS_SECONDS
 
 SLOWEST = 0.2
 """Fewest rows a second: files of a half, and so its clock, may end 5 s apart."""
@@ -19,8 +19,8 @@ SLOWEST = 0.2
 class Clock:
     """The rows of a half's clock, read like a file of features.
 
-    Columns: `exp(-t / d)` for each d of `DECAYS_SECONDS`, t being the seconds since the half's
-    start; then the same of the seconds until its last row.
+    Columns: `exp(-t / d)` for each d of `CLOCK_DECAYS_SECONDS`, t being the seconds since the
+    half's start; then the same of the seconds until its last row.
     """
 
     seconds: float
@@ -36,6 +36,6 @@ class Clock:
         row = np.arange(start, stop)[:, None]
         since = row / self.rows_per_second
         until = (self.rows - 1 - row) / self.rows_per_second
-        decays = np.array(DECAYS_SECONDS)
+        decays = np.array(CLOCK_DECAYS_SECONDS)
         values = np.exp(-np.concatenate([since / decays, until / decays], axis=1))
         return values.astype(np.float32)

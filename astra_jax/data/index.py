@@ -1,22 +1,19 @@
-"""The SoccerNet layout: class list, splits, matches, halves, feature sources, annotations.
-
-The only place that knows where a file lies. `ROOT/league/season/match/` holds a label file and,
-for each half, one file a source and one of mel power; the three kinds may have a root each.
-"""
+"""The halves of matches: which files each has, how long it lasts, and its events."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from astra_jax.data.annotations import Events, read_annotations
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.clock import Clock
 from astra_jax.data.halves import TAIL_SECONDS, Half
-from astra_jax.data.layout import _check_folders, _open_audio, _open_source, check_roots
+from astra_jax.data.layout import check_folders, check_roots, label_path, open_audio, open_source
 from astra_jax.data.sources import DataSpec
 from astra_jax.errors import UserError
-from astra_jax.formats.soccernet_labels import HALVES
+from astra_jax.formats.soccernet_labels import HALVES, read_raw_annotations
 
 _log = logging.getLogger(__name__)
 
@@ -36,10 +33,10 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     check_roots(spec, labelled)
     halves = []
     for match in matches:
-        _check_folders(spec, match, labelled)
+        check_folders(spec, match, labelled)
         events = {half: Events.none() for half in HALVES}
         if labelled:
-            labels = spec.labels_root / match / spec.labels_file
+            labels = label_path(spec, match)
             events = read_annotations(labels, spec.classes, spec.unknown_labels)
         found = [_index_half(spec, match, half) for half in HALVES]
         halves += [replace(half, events=_inside(events[half.half], half.seconds)) for half in found]
@@ -49,19 +46,27 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     return halves
 
 
+def read_labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:
+    """The annotations that the metric reads; None where no match has any. Errors: UserError."""
+    paths = {match: label_path(spec, match) for match in matches}
+    if not any(path.is_file() for path in paths.values()):
+        return None
+    return {match: read_raw_annotations(path) for match, path in paths.items()}
+
+
 def _inside(events: Events, seconds: float) -> Events:
     return events.select(events.milliseconds < seconds * 1000)
 
 
 def _index_half(spec: DataSpec, match: str, half: int) -> Half:
-    folder = spec.features_root / match
     files = tuple(
-        None if source.is_clock else _open_source(folder, half, source) for source in spec.sources
+        None if source.is_clock else open_source(spec, source, match, half)
+        for source in spec.sources
     )
     lengths = _lengths(files, [source.rows_per_second for source in spec.sources])
     audio, audio_lengths = None, {}
     if spec.audio is not None:
-        audio = _open_audio(spec.audio_root / match, half, spec.audio)
+        audio = open_audio(spec, spec.audio, match, half)
         audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
     seconds = max((lengths or audio_lengths).values(), default=0.0)
     if seconds == 0:
@@ -69,8 +74,8 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
         patterns += [] if spec.audio is None else [spec.audio.pattern]
         names = " and no ".join(pattern.replace("{half}", str(half)) for pattern in patterns)
         raise UserError(
-            f"{match}: half {half} has no {names} in {folder}; mend data.sources, add the file, or "
-            "take the match off the split's list"
+            f"{match}: half {half} has no {names} in {spec.features_root / match}; mend "
+            "data.sources, add the file, or take the match off the split's list"
         )
     _check_longest(lengths, audio_lengths)
     for path, length in (lengths | audio_lengths).items():

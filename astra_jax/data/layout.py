@@ -11,6 +11,11 @@ from astra_jax.errors import UserError
 _log = logging.getLogger(__name__)
 
 
+def label_path(spec: DataSpec, match: str) -> Path:
+    """Where the label file of a match lies."""
+    return spec.labels_root / match / spec.labels_file
+
+
 def check_roots(spec: DataSpec, labelled: bool) -> None:
     """Raises UserError where one of the roots that will be read is no folder."""
     roots = {"features_root": spec.features_root} if spec.has_features else {}
@@ -29,7 +34,8 @@ def check_roots(spec: DataSpec, labelled: bool) -> None:
             )
 
 
-def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
+def check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
+    """Raises UserError where a match has no folder of files, or of labels."""
     roots = [("features_root", spec.features_root if spec.has_features else spec.audio_root)]
     if labelled:
         roots.append(("labels_root", spec.labels_root))
@@ -41,8 +47,9 @@ def _check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
             )
 
 
-def _open_source(folder: Path, half: int, source: SourceSpec) -> ArrayFile | None:
-    path = folder / source.pattern.format(half=half)
+def open_source(spec: DataSpec, source: SourceSpec, match: str, half: int) -> ArrayFile | None:
+    """A source's file of a half, None with a warning where absent; errors as `open_array`."""
+    path = spec.features_root / match / source.pattern.format(half=half)
     if not path.exists():
         _log.warning("%s: absent, masked", path)
         return None
@@ -55,9 +62,9 @@ def _open_source(folder: Path, half: int, source: SourceSpec) -> ArrayFile | Non
     return file
 
 
-def _open_audio(folder: Path, half: int, audio: AudioSpec) -> ArrayFile | None:
+def open_audio(spec: DataSpec, audio: AudioSpec, match: str, half: int) -> ArrayFile | None:
     """Mel power as (mel, frame), the published way and the reading where both fit, or turned."""
-    path = folder / audio.pattern.format(half=half)
+    path = spec.audio_root / match / audio.pattern.format(half=half)
     if not path.exists():
         _log.warning("%s: absent, masked", path)
         return None

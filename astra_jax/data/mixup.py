@@ -3,6 +3,7 @@
 The plan is a pure function over clip ids, so that a batch depends on the seed and its number alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,21 @@ from astra_jax.errors import UserError
 KINDS = ("balanced", "plain", "none")
 SLOTS = 2
 """Clips that the balanced queue keeps a class."""
+
+
+@dataclass(frozen=True)
+class MixupConfig:
+    """`kind`: how partners are drawn, one of `KINDS`; lambda comes from Beta(alpha, beta)."""
+
+    kind: str
+    alpha: float
+    beta: float
+
+    @classmethod
+    def from_config(cls, mixup: Mapping[str, Any]) -> "MixupConfig":
+        """Reads the config's section `mixup`; UserError for another kind."""
+        _check_kind(mixup["kind"])
+        return cls(**mixup)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +86,7 @@ def plan(
     ("plain"), or there are none ("none": every clip is its own partner and lambda is 1).
     Own clips and their order are the same for all three kinds. Errors: UserError for another kind.
     """
-    if kind not in KINDS:
-        raise UserError(f"mixup.kind: {kind!r}, it must be one of {', '.join(KINDS)}")
+    _check_kind(kind)
     order, lambdas, partners = (
         np.random.default_rng(np.random.SeedSequence([seed, epoch, stream])) for stream in range(3)
     )
@@ -85,6 +100,11 @@ def plan(
     if kind == "plain":
         return EpochPlan(own, partners.choice(picked, size=own.shape), lam)
     return EpochPlan(own, balanced_partners(own, clips.holds, partners), lam)
+
+
+def _check_kind(kind: Any) -> None:
+    if kind not in KINDS:
+        raise UserError(f"config.mixup.kind: {kind!r}, it must be one of {', '.join(KINDS)}")
 
 
 def balanced_partners(

@@ -16,9 +16,6 @@ from astra_jax.data.halves import Half, Normalization
 from astra_jax.errors import UserError
 from astra_jax.files import write_atomically
 
-FILE_NAME = "normalization.json"
-"""In a run's folder: what its sources were normalised with."""
-
 ROWS = 50_000
 """Rows looked at in each source, spread over all halves."""
 
@@ -26,7 +23,7 @@ Normalizations = tuple[Normalization | None, ...]
 """One a source, None for one that is taken as it is."""
 
 
-def measure(halves: Sequence[Half]) -> Normalizations:
+def measure_normalizations(halves: Sequence[Half]) -> Normalizations:
     """Mean of the columns of every source and their common deviation, over rows of all halves.
 
     Reads about `ROWS` rows a source, one stretch from the middle of each half, so it takes
@@ -60,8 +57,8 @@ def _measure_source(halves: Sequence[Half], index: int, per_half: int) -> Normal
     return Normalization(mean.astype(np.float32), np.float32(deviation))
 
 
-def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[Half]:
-    """The same halves, whose sources are read normalised.
+def normalize(halves: Sequence[Half], normalizations: Normalizations) -> list[Half]:
+    """The same halves, with sources that are normalised as they are read.
 
     Errors: UserError where the statistics are of other sources.
     """
@@ -73,13 +70,13 @@ def normalized(halves: Sequence[Half], normalizations: Normalizations) -> list[H
         ]
         if len(normalizations) != len(widths) or of != widths:
             raise UserError(
-                f"{FILE_NAME}: its statistics are of other sources than the config's "
+                "the run's normalisation: its statistics are of other sources than the config's "
                 "(data.sources): use the run's own config, or another --workdir"
             )
     return [replace(half, normalizations=normalizations) for half in halves]
 
 
-def save(path: Path, normalizations: Normalizations) -> None:
+def save_normalizations(path: Path, normalizations: Normalizations) -> None:
     """Writes them as JSON: numbers come back exactly as they were."""
     content = [
         None if item is None else {"mean": item.mean.tolist(), "scale": float(item.scale)}
@@ -88,7 +85,7 @@ def save(path: Path, normalizations: Normalizations) -> None:
     write_atomically(path, json.dumps(content) + "\n")
 
 
-def load(path: Path) -> Normalizations:
+def load_normalizations(path: Path) -> Normalizations:
     """What `save` wrote. Errors: UserError where the file is absent or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grain
@@ -19,10 +20,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from astra_jax.data.clips import held_classes, read_clip
+from astra_jax.data.clips import classes_in_clips, read_clip
 from astra_jax.data.halves import Half
-from astra_jax.data.mixup import ClipTable, EpochPlan, mix, pair_clips, plan
-from astra_jax.data.targets import TargetSpec, clip_starts
+from astra_jax.data.mixup import ClipTable, EpochPlan, MixupConfig, mix, pair_clips, plan
+from astra_jax.data.targets import ClipConfig, TargetSpec, clip_starts
 from astra_jax.errors import UserError
 
 # Batches are large (34 MB at full size and batch 8): a few are read ahead, not grain's 500.
@@ -32,18 +33,44 @@ BATCHES_AHEAD_PER_WORKER = 2
 _STARTS = 3  # of the random streams of a seed and epoch; the plan has the first three
 
 
+@dataclass(frozen=True)
+class StreamConfig:
+    """What decides the training stream beside the halves: see `from_config`.
+
+    `batch_size` is global: every process loads its slice of it.
+    """
+
+    seed: int
+    batch_size: int
+    workers: int
+    clip: ClipConfig
+    targets: TargetSpec
+    mixup: MixupConfig
+
+    @classmethod
+    def from_config(
+        cls,
+        data: Mapping[str, Any],
+        seed: int,
+        batch_size: int,
+        clip: ClipConfig,
+        targets: TargetSpec,
+        mixup: MixupConfig,
+    ) -> "StreamConfig":
+        """Reads the loading processes off the config's section `data`."""
+        return cls(seed, batch_size, data["workers"], clip, targets, mixup)
+
+
 class TrainingStream:
     """Batches of mixed training clips from the halves of a split, by number.
 
-    Reads `config.seed`, `data.workers`, `clip`, `targets`, `mixup` and `training.batch_size`
-    (global: every process loads its slice of it). Classes, sources and audio are the halves'.
     Errors: UserError naming the config key, at once, or the file, when a batch is loaded.
     """
 
     def __init__(
         self,
         halves: Sequence[Half],
-        config: Any,
+        config: StreamConfig,
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
@@ -51,8 +78,8 @@ class TrainingStream:
         index = jax.process_index() if process_index is None else process_index
         count = jax.process_count() if process_count is None else process_count
         _check(config, halves, count)
-        self._workers = config.data.workers
-        self._local_batch = config.training.batch_size // count
+        self._workers = config.workers
+        self._local_batch = config.batch_size // count
         self._loader = _Loader(halves, config, index * self._local_batch, self._local_batch)
         self.steps_per_epoch: int = self._loader.steps_per_epoch
 
@@ -106,10 +133,11 @@ class TrainingStream:
 class _Loader:
     """Loads one mixed clip by its number; travels to worker processes."""
 
-    def __init__(self, halves: Sequence[Half], config: Any, offset: int, local_batch: int) -> None:
+    def __init__(
+        self, halves: Sequence[Half], config: StreamConfig, offset: int, local_batch: int
+    ) -> None:
         self._halves = tuple(halves)
-        self._spec = TargetSpec.from_config(config, len(halves[0].spec.classes))
-        self._mixup = (config.mixup.kind, config.mixup.alpha, config.mixup.beta)
+        self._spec, self._mixup = config.targets, config.mixup
         self._stride = config.clip.stride_seconds
         self._random_starts = config.clip.random_starts
         slowest = min([1.0] + [source.rows_per_second for source in halves[0].spec.sources])
@@ -120,7 +148,7 @@ class _Loader:
                 f"clip.random_starts: clips start every {self._stride:g} s (clip.stride_seconds) "
                 f"and would move by {self._grid:g} s: raise the stride, or set it to False"
             )
-        self._seed, self._batch_size = config.seed, config.training.batch_size
+        self._seed, self._batch_size = config.seed, config.batch_size
         pairs = len(self.clips(0).pairs)
         self.steps_per_epoch = pairs // self._batch_size
         if self.steps_per_epoch == 0:
@@ -131,12 +159,15 @@ class _Loader:
         self._offset, self._local_batch = offset, local_batch
 
     def plan(self, epoch: int) -> EpochPlan:
-        return _cached_plan(self._seed, epoch, self._batch_size, self.clips(epoch), *self._mixup)
+        mixup, clips = self._mixup, self.clips(epoch)
+        return _cached_plan(
+            self._seed, epoch, self._batch_size, clips, mixup.kind, mixup.alpha, mixup.beta
+        )
 
     def clips(self, epoch: int) -> ClipTable:
         return _cached_clips(self, epoch if self._random_starts else 0)[0]
 
-    def lay_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, float]]]:
+    def place_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, float]]]:
         """The clips of an epoch, and the half and start of each.
 
         Random starts move the clips of a half to earlier, onto whole seconds or, where it has
@@ -152,9 +183,11 @@ class _Loader:
             ]
         counts = np.array([len(of_half) for of_half in starts])
         where = [(index, start) for index, of_half in enumerate(starts) for start in of_half]
-        if self._mixup[0] != "balanced":  # nothing else asks which classes a clip holds
+        if self._mixup.kind != "balanced":  # nothing else asks which classes a clip holds
             return ClipTable(pair_clips(counts), np.zeros((len(where), 0), bool)), where
-        return ClipTable(pair_clips(counts), held_classes(self._halves, starts, self._spec)), where
+        return ClipTable(
+            pair_clips(counts), classes_in_clips(self._halves, starts, self._spec)
+        ), where
 
     def __call__(self, sample: int) -> dict[str, Any]:
         step, row = divmod(int(sample), self._local_batch)
@@ -162,7 +195,7 @@ class _Loader:
         entry = self.plan(epoch)
         row += self._offset
         own = self._clip(epoch, int(entry.own[step, row]))
-        if self._mixup[0] == "none":
+        if self._mixup.kind == "none":
             return own
         return mix(own, self._clip(epoch, int(entry.partner[step, row])), float(entry.lam[step]))
 
@@ -180,7 +213,7 @@ class _Loader:
 
 
 # Prefetching crosses from one epoch into the next: two plans are alive at once.
-_cached_clips = functools.lru_cache(maxsize=4)(_Loader.lay_clips)
+_cached_clips = functools.lru_cache(maxsize=4)(_Loader.place_clips)
 _cached_plan = functools.lru_cache(maxsize=4)(plan)
 
 
@@ -200,10 +233,10 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _check(config: Any, halves: Sequence[Half], processes: int) -> None:
+def _check(config: StreamConfig, halves: Sequence[Half], processes: int) -> None:
     if not halves:
         raise UserError("data.splits.train: no half to train on; list at least one match")
-    batch_size = config.training.batch_size
+    batch_size = config.batch_size
     if batch_size % processes:
         raise UserError(
             f"training.batch_size: {batch_size}, it must be a multiple of the {processes} "

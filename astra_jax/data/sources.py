@@ -4,14 +4,13 @@ import math
 import reprlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from astra_jax.data import clock
+from astra_jax.config.clock import CLOCK_COLUMNS, CLOCK_PATTERN
 from astra_jax.data.annotations import UnknownLabels
+from astra_jax.data.clock import SLOWEST
 from astra_jax.errors import UserError
 
 
@@ -21,13 +20,15 @@ class SourceSpec:
 
     `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
-    the training matches' statistics. (The key `shortcut_columns` is the model's: `ModelConfig`.)
+    the training matches' statistics. `shortcut_columns`: how many of its first columns the model's
+    shortcut sees (None: all); what is read of a file doesn't hang on it.
     """
 
     pattern: str
     rows_per_second: float
     widths: tuple[int, ...]
     normalize: bool = True
+    shortcut_columns: int | None = field(default=None, compare=False)
 
     @property
     def width(self) -> int:
@@ -37,7 +38,7 @@ class SourceSpec:
     @property
     def is_clock(self) -> bool:
         """Whether it is the half's clock and no file."""
-        return self.pattern == clock.PATTERN
+        return self.pattern == CLOCK_PATTERN
 
     def rows(self, seconds: float) -> int:
         """The row at a time in the half, or the rows of a stretch of time: the nearest, half up."""
@@ -77,8 +78,8 @@ class DataSpec:
         return not all(source.is_clock for source in self.sources)
 
     @classmethod
-    def from_config(cls, data: Mapping[str, Any] | ConfigDict) -> "DataSpec":
-        """The spec of `config.data`.
+    def from_config(cls, data: Mapping[str, Any]) -> "DataSpec":
+        """The spec of the config's section `data`.
 
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
         unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths and,
@@ -95,7 +96,7 @@ class DataSpec:
         unknown = data["unknown_labels"]
         if unknown not in ("error", "skip"):
             raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
-        if not _all(data["sources"], Mapping | ConfigDict):
+        if not _all(data["sources"], Mapping):
             raise UserError(
                 f"data.sources: {_shown(data['sources'])}, it must be a list of mappings, one a "
                 "source, as in configs/commentary.py"
@@ -121,7 +122,7 @@ class DataSpec:
         )
 
 
-def _root(data: Mapping[str, Any] | ConfigDict, key: str) -> Path:
+def _root(data: Mapping[str, Any], key: str) -> Path:
     value = data[key] if data[key] is not None else data["root"]
     if not value:
         raise UserError(
@@ -132,7 +133,7 @@ def _root(data: Mapping[str, Any] | ConfigDict, key: str) -> Path:
 
 
 def _fields(
-    item: Mapping[str, Any] | ConfigDict,
+    item: Mapping[str, Any],
     where: str,
     keys: tuple[str, ...],
     optional: tuple[str, ...] = (),
@@ -145,7 +146,7 @@ def _fields(
         if key not in item:
             raise UserError(f"{where}.{key}: missing; add it")
     pattern = item["pattern"]
-    if pattern == clock.PATTERN and "widths" in keys:
+    if pattern == CLOCK_PATTERN and "widths" in keys:
         return dict(item)
     rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
     if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
@@ -156,7 +157,7 @@ def _fields(
     return dict(item)
 
 
-def _source(item: Mapping[str, Any] | ConfigDict, where: str) -> SourceSpec:
+def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
     fields = _fields(
         item, where, ("pattern", "rows_per_second", "widths"), ("normalize", "shortcut_columns")
     )
@@ -168,7 +169,7 @@ def _source(item: Mapping[str, Any] | ConfigDict, where: str) -> SourceSpec:
         )
     if not _is_number(rate) or not rate > 0:
         raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
-    is_clock = fields["pattern"] == clock.PATTERN
+    is_clock = fields["pattern"] == CLOCK_PATTERN
     normalize = fields.get("normalize", not is_clock)
     if is_clock:
         _check_clock(where, widths, rate, normalize)
@@ -180,28 +181,27 @@ def _source(item: Mapping[str, Any] | ConfigDict, where: str) -> SourceSpec:
             f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
             f"from 0 to {sum(widths)}"
         )
-    return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize)
+    return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize, shortcut)
 
 
 def _check_clock(where: str, widths: Any, rate: float, normalize: Any) -> None:
-    if tuple(widths) != (clock.COLUMNS,):
+    if tuple(widths) != (CLOCK_COLUMNS,):
         raise UserError(
-            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({clock.COLUMNS},)"
+            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({CLOCK_COLUMNS},)"
         )
-    if rate < clock.SLOWEST:
+    if rate < SLOWEST:
         raise UserError(
-            f"{where}.rows_per_second: {_shown(rate)}, a half's clock needs at least "
-            f"{clock.SLOWEST}"
+            f"{where}.rows_per_second: {_shown(rate)}, a half's clock needs at least {SLOWEST}"
         )
     if normalize is True:
         raise UserError(f"{where}.normalize: True, but a half's clock is taken as it is")
 
 
 def _audio(item: Any) -> AudioSpec:
-    if not isinstance(item, Mapping | ConfigDict):
+    if not isinstance(item, Mapping):
         raise UserError(
-            f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/defaults.py, or "
-            "None for no audio"
+            f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/config/defaults.py,"
+            " or None for no audio"
         )
     fields = _fields(item, "data.audio", ("pattern", "frames_per_second", "mels", "floor_db"))
     for key in ("frames_per_second", "mels"):
@@ -230,4 +230,4 @@ def _is_number(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     """A short text of a wrong value, on one line."""
-    return "a mapping" if isinstance(value, Mapping | ConfigDict) else reprlib.repr(value)
+    return "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)

@@ -20,7 +20,7 @@ def load_split(
     """The matches of a shipped list (a name of SPLITS) or of a text file, in the file's order.
 
     One `league/season/match` a line; blank lines and lines that begin with # are skipped. A path
-    counts from the current folder, or from `root` where it is not there. A slice behind the
+    counts from the current folder, or from `root` where it is not there. A slice after the
     name takes a part: `train.txt[:70]`, `train.txt[-10:]`; a + between names puts lists together:
     `train+valid`. `given_by` is what the user mends where there is no such list.
     Errors: UserError for a missing, unreadable or empty list, a match listed twice, a path that is

@@ -5,6 +5,7 @@ positions, so a refined position is position minus displacement.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,32 @@ from jaxtyping import Bool, Float, Float32, Int, Real
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """How halves are cut into clips, and how many output positions a second of them has.
+
+    `random_starts`: whether each epoch cuts elsewhere, up to a stride earlier.
+    """
+
+    seconds: float
+    positions_per_second: float
+    stride_seconds: float = 25.0
+    random_starts: bool = False
+
+    @classmethod
+    def from_config(cls, clip: Mapping[str, Any]) -> "ClipConfig":
+        """Reads the config's section `clip`."""
+        return cls(**clip)
+
+
+@dataclass(frozen=True)
 class TargetSpec:
-    """Shape of a clip's targets: its length, rate and radii in seconds, and `classes` actions."""
+    """Shape of a clip's targets: its length, rate and radii in seconds, and how many actions."""
 
     clip_seconds: float
     positions_per_second: float
     class_radius_seconds: float
     displacement_radius_seconds: float
-    classes: int
+    num_classes: int
 
     @property
     def positions(self) -> int:
@@ -28,14 +47,15 @@ class TargetSpec:
         return round(self.clip_seconds * self.positions_per_second)
 
     @classmethod
-    def from_config(cls, config: Any, classes: int) -> "TargetSpec":
-        """The spec of `config.clip` and `config.targets`, for `classes` actions."""
+    def from_config(
+        cls, targets: Mapping[str, Any], clip: ClipConfig, num_classes: int
+    ) -> "TargetSpec":
+        """Reads the config's section `targets`; clips are cut as `clip` says."""
         return cls(
-            clip_seconds=config.clip.seconds,
-            positions_per_second=config.clip.positions_per_second,
-            class_radius_seconds=config.targets.class_radius_seconds,
-            displacement_radius_seconds=config.targets.displacement_radius_seconds,
-            classes=classes,
+            clip_seconds=clip.seconds,
+            positions_per_second=clip.positions_per_second,
+            num_classes=num_classes,
+            **targets,
         )
 
 
@@ -92,7 +112,7 @@ def clip_targets(
     later annotation overwrite its whole range; and it drops events in the last 25 s of a half's
     last clip.
     """
-    shape = (spec.positions, spec.classes + 1)
+    shape = (spec.positions, spec.num_classes + 1)
     class_targets = np.zeros(shape, np.float32)
     displacements = np.zeros(shape, np.float32)
     distances = np.full(shape, np.inf)

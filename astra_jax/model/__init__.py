@@ -1,6 +1,7 @@
 """ASTRA in linen: embeddings, hierarchical encoder, decoder with learned queries, heads."""
 
-from astra_jax.model.astra import ASTRA, Predictions
+from astra_jax.model.astra import ASTRA
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.interface import Predictions, SpottingModel
 
-__all__ = ["ASTRA", "AudioConfig", "ModelConfig", "Predictions", "SourceConfig"]
+__all__ = ["ASTRA", "AudioConfig", "ModelConfig", "Predictions", "SourceConfig", "SpottingModel"]

@@ -3,36 +3,21 @@
 import contextlib
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
-from astra_jax.model.config import ModelConfig
 from astra_jax.model.embeddings import SourceEmbedding
 from astra_jax.model.heads import PlainHead, UncertaintyHead
+from astra_jax.model.initial_values import adjust_initial_values
+from astra_jax.model.interface import Predictions, SpottingModel
 from astra_jax.model.shortcut import Shortcut
 from astra_jax.model.transformer import Decoder, Encoder
 from astra_jax.model.vggish import AudioEmbedding
 
 
-@flax.struct.dataclass
-class Predictions:
-    """What ASTRA says of clips, for each output position and class (class 0 is background).
-
-    Displacements are in output positions: an event lies at position - displacement. The log
-    variance is None for a model without uncertainty. All float32;
-    NumPy arrays once they were fetched from the devices.
-    """
-
-    probabilities: Float[Array | np.ndarray, "clip position class"]
-    displacement_mean: Float[Array | np.ndarray, "clip position class"]
-    displacement_log_variance: Float[Array | np.ndarray, "clip position class"] | None
-
-
-class ASTRA(nn.Module):
+class ASTRA(SpottingModel):
     """The action-spotting transformer of Xarles et al. 2023 (figure 1).
 
     `apply({"params": params}, inputs, train=False)` with inputs
@@ -42,8 +27,6 @@ class ASTRA(nn.Module):
     time steps are there; attention never sees the others. Training takes the rng streams
     `dropout` and `augment`.
     """
-
-    config: ModelConfig
 
     def setup(self) -> None:
         cfg = self.config
@@ -57,6 +40,11 @@ class ASTRA(nn.Module):
         self.classification_head = PlainHead(cfg)
         self.shortcut = None if cfg.shortcut_reach is None else Shortcut(cfg)
         self.displacement_head = UncertaintyHead(cfg) if cfg.uncertainty else PlainHead(cfg)
+
+    @nn.nowrap
+    def initial_params(self, key: Key[Array, ""]) -> Any:
+        """Fresh parameters: as published, then as `config` asks (`initial_values`)."""
+        return adjust_initial_values(super().initial_params(key), self.config)
 
     def embed(
         self, inputs: dict[str, Any], train: bool = False
@@ -73,7 +61,7 @@ class ASTRA(nn.Module):
             tokens, there = self.audio(inputs["log_mel"], masks.get("log_mel"), train)
             streams.append(tokens)
             present.append(there)
-        return tuple(streams), _joined(streams, present)
+        return tuple(streams), _combine_masks(streams, present)
 
     def decode(
         self,
@@ -111,7 +99,7 @@ class ASTRA(nn.Module):
             return self.decode(*self.embed(inputs, train), train, shortcut)
 
 
-def _joined(
+def _combine_masks(
     streams: list[Float[Array, "clip _ dim"]], present: list[Bool[Array, "clip _"] | None]
 ) -> Bool[Array, "clip token"] | None:
     """One mask over all tokens, None where no stream has one."""

@@ -1,11 +1,13 @@
 """The sizes and rates of a model: everything `ASTRA` needs to know."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from astra_jax.data.sources import DataSpec
+from astra_jax.data.targets import ClipConfig
 from astra_jax.errors import UserError
 
 Codes = Literal["uniform", "sinusoidal"]
@@ -49,7 +51,7 @@ class AudioConfig:
 
     @property
     def image(self) -> tuple[int, int]:
-        """Frames and mels of a segment behind the four poolings."""
+        """Frames and mels of a segment after the four poolings."""
         return self.segment_frames // 16, self.mels // 16
 
 
@@ -71,7 +73,7 @@ class ModelConfig:
     sources: tuple[SourceConfig, ...]
     positions: int
     audio: AudioConfig | None = None
-    classes: int = 17
+    num_classes: int = 17
     dim: int = 512
     heads: int = 8
     feed_forward: int = 2048
@@ -141,40 +143,45 @@ class ModelConfig:
         return self.dtype.endswith(_HIGHEST)
 
     @classmethod
-    def from_config(cls, config: ConfigDict, default_dtype: str = "float32") -> "ModelConfig":
-        """Builds the model's part of a run's `config` (`clip`, `data.sources`, `model`).
+    def from_config(
+        cls,
+        model: Mapping[str, Any],
+        data: DataSpec,
+        clip: ClipConfig,
+        default_dtype: str = "float32",
+    ) -> "ModelConfig":
+        """Reads the config's section `model`; inputs and outputs are those of `data`, `clip`.
 
         `default_dtype` is used where `config.model.dtype` is None.
         """
-        fields: dict[str, Any] = dict(config.model)
+        fields: dict[str, Any] = dict(model)
         audio_sizes = dict(fields.pop("audio"))
-        audio_sizes.pop("init_from")  # no size: where weights start from (astra_jax.vggish_weights)
-        seconds = config.clip.seconds
+        audio_sizes.pop("init_from")  # no size: where weights start from (torch_import.vggish)
         sources = tuple(
             SourceConfig(
-                rows=_steps(seconds, s["rows_per_second"], s["pattern"]),
-                widths=tuple(s["widths"]),
-                shortcut_columns=s.get("shortcut_columns"),
+                rows=_steps(clip.seconds, source.rows_per_second, source.pattern),
+                widths=source.widths,
+                shortcut_columns=source.shortcut_columns,
             )
-            for s in config.data.sources
+            for source in data.sources
         )
         audio = None
-        if config.data.audio is not None:
+        if data.audio is not None:
             audio_sizes["channels"] = tuple(audio_sizes["channels"])
-            frames = _steps(seconds, config.data.audio.frames_per_second, "data.audio")
-            audio = AudioConfig(frames=frames, mels=config.data.audio.mels, **audio_sizes)
+            frames = _steps(clip.seconds, data.audio.frames_per_second, "data.audio")
+            audio = AudioConfig(frames=frames, mels=data.audio.mels, **audio_sizes)
         fields["dtype"] = fields["dtype"] or default_dtype
         reach = fields.pop("shortcut_seconds")
         fields["shortcut_reach"] = (
             # Farther than a clip is long there is nothing to see.
-            None if reach is None else min(reach, seconds) * config.clip.positions_per_second
+            None if reach is None else min(reach, clip.seconds) * clip.positions_per_second
         )
-        fields["shortcut_unit"] = config.clip.positions_per_second
+        fields["shortcut_unit"] = clip.positions_per_second
         return cls(
             sources=sources,
             audio=audio,
-            positions=_steps(seconds, config.clip.positions_per_second, "clip"),
-            classes=len(config.data.classes),
+            positions=_steps(clip.seconds, clip.positions_per_second, "clip"),
+            num_classes=len(data.classes),
             **fields,
         )
 

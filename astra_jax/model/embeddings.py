@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from astra_jax.model.config import ModelConfig, SourceConfig
-from astra_jax.model.layers import Linear, clock, code_init
+from astra_jax.model.layers import Linear, code_init, step_times
 
 
 def temporal_dropout(
@@ -23,7 +23,7 @@ def temporal_dropout(
     return jnp.where(dropped[..., None], replacement.astype(steps.dtype), steps)
 
 
-def switched_order(
+def temporal_switch_order(
     key: Key[Array, ""], clips: int, steps: int, rate: float
 ) -> Int[Array, "{clips} {steps}"]:
     """The order of time steps after temporal switch (section 3.4).
@@ -61,7 +61,7 @@ def augment(
         steps = temporal_dropout(dropout_key, steps, dropped_step, config.temporal_dropout)
     clips, count, _ = steps.shape
     if config.temporal_switch > 0 and count > 1:
-        order = switched_order(switch_key, clips, count, config.temporal_switch)
+        order = temporal_switch_order(switch_key, clips, count, config.temporal_switch)
         steps = jnp.take_along_axis(steps, order[..., None], axis=1)
         if present is not None:
             present = jnp.take_along_axis(present, order, axis=1)
@@ -97,7 +97,7 @@ class SourceEmbedding(nn.Module):
             if cfg.temporal_dropout > 0
             else None
         )
-        times = clock(source.rows, cfg.positions)
+        times = step_times(source.rows, cfg.positions)
         self.time_code = self.param(
             "time_code", code_init(cfg.codes, times), (source.rows, cfg.dim)
         )

@@ -23,7 +23,7 @@ class PlainHead(nn.Module):
         cfg = self.config
         drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
         x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="hidden")(drop(x)))
-        return Linear(cfg.classes + 1, cfg.compute_dtype, name="output")(drop(x))
+        return Linear(cfg.num_classes + 1, cfg.compute_dtype, name="output")(drop(x))
 
 
 class UncertaintyHead(nn.Module):
@@ -40,6 +40,6 @@ class UncertaintyHead(nn.Module):
         drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
         for i in range(2):
             x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name=f"shared_{i}")(drop(x)))
-        mean = Linear(cfg.classes + 1, cfg.compute_dtype, name="mean")(drop(x))
-        log_variance = Linear(cfg.classes + 1, cfg.compute_dtype, name="log_variance")(drop(x))
+        mean = Linear(cfg.num_classes + 1, cfg.compute_dtype, name="mean")(drop(x))
+        log_variance = Linear(cfg.num_classes + 1, cfg.compute_dtype, name="log_variance")(drop(x))
         return mean, log_variance

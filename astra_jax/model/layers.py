@@ -90,7 +90,7 @@ def code_init(kind: str, times: Float[np.ndarray, " step"]) -> nn.initializers.I
     return init
 
 
-def clock(steps: int, positions: int, covered: float = 1.0) -> Float[np.ndarray, " step"]:
+def step_times(steps: int, positions: int, covered: float = 1.0) -> Float[np.ndarray, " step"]:
     """When each of `steps` equal steps begins, in output positions.
 
     `covered` is the share of the clip that the steps cover (audio segments leave a rest).

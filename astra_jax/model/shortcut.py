@@ -6,10 +6,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from astra_jax.model.config import ModelConfig
-from astra_jax.model.layers import Linear, clock
+from astra_jax.model.layers import Linear, step_times
 
 
-def knots_of(reach: float, unit: float) -> list[float]:
+def knot_distances(reach: float, unit: float) -> list[float]:
     """Distances of 0, 1, 2, 4, 8, ... units to both sides, rising, none beyond `reach`."""
     side: list[float] = []
     while (distance := unit * 2 ** len(side)) <= reach:
@@ -17,7 +17,7 @@ def knots_of(reach: float, unit: float) -> list[float]:
     return [-distance for distance in reversed(side)] + [0.0] + side
 
 
-def views(
+def knot_weights(
     rows: int, positions: int, reach: float, unit: float
 ) -> Float[np.ndarray, "position knot row"]:
     """What each row counts in what each position sees at each knot.
@@ -34,14 +34,14 @@ def views(
     """
     spacing = positions / rows
     unit = max(unit, spacing)
-    knots = knots_of(reach, unit)
+    knots = knot_distances(reach, unit)
     outer = max(2 * knots[-1], unit)
     bounds = [-outer, *knots, outer]
     # Rows outside the clip are there when the weights are scaled to means, and cut off then.
     count = rows + 2 * int(np.ceil(outer / spacing))
     outside = (count - rows) // 2
     times = (np.arange(count) - outside) * spacing
-    distances = times[None, :] - clock(positions, positions)[:, None]
+    distances = times[None, :] - step_times(positions, positions)[:, None]
     weights = np.stack(
         [np.interp(distances, bounds[k : k + 3], (0, 1, 0), 0, 0) for k in range(len(knots))],
         axis=1,
@@ -70,11 +70,13 @@ class Shortcut(nn.Module):
         seen = []
         for rows, source in zip(features, cfg.sources, strict=True):
             columns = rows[..., : source.shortcut_columns]
-            weights = views(source.rows, cfg.positions, cfg.shortcut_reach, cfg.shortcut_unit)
+            weights = knot_weights(
+                source.rows, cfg.positions, cfg.shortcut_reach, cfg.shortcut_unit
+            )
             at_knots = jnp.einsum("pkr,brc->bpkc", weights, columns)
             seen.append(at_knots.reshape(*at_knots.shape[:2], -1))
         x = jnp.concatenate(seen, axis=-1)
         logits = nn.Dense(
-            cfg.classes + 1, use_bias=False, kernel_init=nn.initializers.zeros, name="logits"
+            cfg.num_classes + 1, use_bias=False, kernel_init=nn.initializers.zeros, name="logits"
         )(x)
         return logits, Linear(cfg.dim, name="queries")(x)

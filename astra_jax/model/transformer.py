@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from astra_jax.model.config import ModelConfig
-from astra_jax.model.layers import Linear, attention, clock, code_init, layer_norm
+from astra_jax.model.layers import Linear, attention, code_init, layer_norm, step_times
 
 
 def segments_of_layer(layer: int, layers: int) -> int:
@@ -24,7 +24,7 @@ def segment_slots(
     """Cuts each stream of tokens into segments on its own and lays segment k of all side by side.
 
     Args:
-        streams: tokens of each source (and of the audio), as they lie one behind the other.
+        streams: tokens of each source (and of the audio), as they lie one after the other.
         segments: how many; each holds `floor(n / segments)` tokens of a stream of n, and the
             last one the remainder as well (cuts may fall inside a second).
 
@@ -68,7 +68,7 @@ class FeedForward(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A sublayer with dropout on its output, and its residual: LayerNorm behind, or before."""
+    """A sublayer with dropout and its residual: LayerNorm comes after both, or before them."""
 
     config: ModelConfig
 
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
         present: Bool[Array, "clip token"] | None,
         train: bool = False,
     ) -> Float[Array, "clip token dim"]:
-        """Encodes the streams' tokens, returned one behind the other."""
+        """Encodes the streams' tokens, returned one after the other."""
         cfg = self.config
         make_layer = nn.remat(EncoderLayer, static_argnums=(3,)) if cfg.remat else EncoderLayer
         lengths = tuple(stream.shape[1] for stream in streams)
@@ -194,7 +194,7 @@ class Decoder(nn.Module):
         """The evolved queries of each clip."""
         cfg = self.config
         make_layer = nn.remat(DecoderLayer, static_argnums=(4,)) if cfg.remat else DecoderLayer
-        times = clock(cfg.positions, cfg.positions)
+        times = step_times(cfg.positions, cfg.positions)
         queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
         x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
         for i in range(cfg.decoder_layers):

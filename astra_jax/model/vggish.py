@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.config import AudioConfig, ModelConfig
 from astra_jax.model.embeddings import augment
-from astra_jax.model.layers import Linear, clock, code_init, symmetric_uniform
+from astra_jax.model.layers import Linear, code_init, step_times, symmetric_uniform
 
 # Convolutions in each of the four blocks; a pooling closes a block.
 _BLOCKS = ((0,), (1,), (2, 3), (4, 5))
@@ -72,7 +72,7 @@ class AudioEmbedding(nn.Module):
             else None
         )
         covered = audio.segments * audio.segment_frames / audio.frames
-        times = clock(audio.segments, cfg.positions, covered)
+        times = step_times(audio.segments, cfg.positions, covered)
         self.time_code = self.param(
             "time_code", code_init(cfg.codes, times), (audio.segments, cfg.dim)
         )

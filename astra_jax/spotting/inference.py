@@ -1,106 +1,147 @@
-"""From a half to dense scores: overlapping windows, each spot landed where it is refined to."""
+"""From a half to its spots: overlapping windows, by one model or by several together."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Array, Float, Int
-from ml_collections import ConfigDict
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
-from astra_jax.data.clips import read_inputs
 from astra_jax.data.halves import Half
-from astra_jax.data.targets import refine, window_starts
-from astra_jax.devices import batch_sharding, make_mesh, replicated
+from astra_jax.data.targets import ClipConfig, window_starts
+from astra_jax.devices import batch_sharding, replicated
 from astra_jax.errors import UserError
-from astra_jax.model import Predictions
+from astra_jax.model import Predictions, SpottingModel
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
+from astra_jax.spotting.windows import DenseScores, batch_windows, merge_windows, read_windows
+
+Apply = Callable[[Any, dict[str, Any]], Predictions]
+"""Parameters and inputs on the devices to predictions there."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseScores:
-    """A half's scores at every output position, action classes only.
+class InferenceConfig:
+    """How halves are cut into windows, and what becomes of the windows' predictions.
 
-    `sigma_seconds` is the standard deviation of the time at the window and position that gave
-    the score, NaN where there is no score; None for a model without uncertainty.
+    `overlap`: what stays where windows overlap, the largest score ("max") or the "mean".
+    `batch_size`: windows at a time.
     """
 
-    scores: Float[np.ndarray, "position class"]
-    sigma_seconds: Float[np.ndarray, "position class"] | None
+    clip_seconds: float
+    positions_per_second: float
+    stride_seconds: float
+    overlap: str
+    batch_size: int
+    threshold: float
+    suppression: SuppressionSpec
+
+    @classmethod
+    def from_config(
+        cls, inference: Mapping[str, Any], clip: ClipConfig, num_classes: int
+    ) -> "InferenceConfig":
+        """Reads the config's section `inference`.
+
+        Raises:
+            UserError: naming the key of a value that can't be used.
+        """
+        stride, overlap = inference["stride_seconds"], inference["overlap"]
+        if stride > clip.seconds:
+            raise UserError(
+                f"config.inference.stride_seconds: {stride}, it must be at most "
+                f"clip.seconds ({clip.seconds}), or positions are left out"
+            )
+        if overlap not in ("max", "mean"):
+            raise UserError(f"config.inference.overlap: {overlap!r}, it must be 'max' or 'mean'")
+        suppression = SuppressionSpec.from_config(
+            inference["suppression"], clip.positions_per_second, inference["threshold"]
+        )
+        suppression.half_windows(num_classes)
+        return cls(
+            clip_seconds=clip.seconds,
+            positions_per_second=clip.positions_per_second,
+            stride_seconds=stride,
+            overlap=overlap,
+            batch_size=inference["batch_size"],
+            threshold=inference["threshold"],
+            suppression=suppression,
+        )
 
 
-class Predictor:
-    """Predicts halves with one model (`ASTRA`, or one called alike) on the devices of this host."""
+def compile_apply(model: SpottingModel) -> Apply:
+    """The jitted forward pass of a model."""
+    return jax.jit(lambda params, inputs: model.apply({"params": params}, inputs, train=False))
 
-    def __init__(self, config: ConfigDict, model: nn.Module, params: Any) -> None:
-        self._suppression = suppression_of(config)
-        self.config = config
-        mesh = make_mesh(jax.local_devices())
-        devices = len(jax.local_devices())
-        self.batch_size = -(-config.inference.batch_size // devices) * devices
+
+class Forward:
+    """A model with its parameters on the devices of this host."""
+
+    def __init__(self, apply: Apply, params: Any, mesh: Mesh) -> None:
+        """`params`: NumPy arrays."""
+        self.devices: int = mesh.size
+        self._apply = apply
         self._inputs, self._everywhere = batch_sharding(mesh), replicated(mesh)
-        self.params = jax.device_put(params, self._everywhere)
-        self._apply = jax.jit(lambda p, inputs: model.apply({"params": p}, inputs, train=False))
+        self.replace_params(params)
 
     def replace_params(self, params: Any) -> None:
         """Goes on with other parameters of the same model; nothing is compiled again."""
         self.params = jax.device_put(params, self._everywhere)
 
+    def __call__(self, inputs: dict[str, Any]) -> Predictions:
+        """What the model says of a batch of `read_windows`, as NumPy arrays."""
+        return jax.device_get(self._apply(self.params, jax.device_put(inputs, self._inputs)))
+
+
+class Predictor:
+    """Predicts halves with one model, or with several as one: an ensemble (section 4.4).
+
+    The models agree on classes and on the positions of a clip. Each reads a half by its own
+    sources, so the half may last longer for one than for another: windows reach to the longest
+    end, and past its own a model sees its last row and frame again, as in a clip that does.
+    """
+
+    def __init__(
+        self, config: InferenceConfig, members: Sequence[tuple[Forward, Sequence[Half]]]
+    ) -> None:
+        """Of each model its forward pass and the halves as it reads them.
+
+        What members share (the same object) is read once.
+        """
+        self.config = config
+        devices = members[0][0].devices
+        self.batch_size = -(-config.batch_size // devices) * devices
+        self._members = [
+            (forward, {(half.match, half.half): half for half in halves})
+            for forward, halves in members
+        ]
+
     def spots(self, half: Half) -> Spots:
-        """The spots of one half: dense scores, suppressed."""
-        return spots_of(self.dense_scores(half), self._suppression)
+        """The spots of a half, given as any member reads it: dense scores, suppressed."""
+        return find_spots(self.dense_scores(half), self.config.suppression)
 
     def dense_scores(self, half: Half) -> DenseScores:
         """Scores of every position of a half (section 3.6); windows are predicted in batches.
 
         Differs from the published implementation: the last window of a half is predicted too.
         """
-        starts = window_starts(half.seconds, self.config.inference.stride_seconds)
-        parts = [
-            self.predict(read_windows(half, batch, self.config.clip.seconds))
-            for batch in batches(starts, self.batch_size)
-        ]
-        return land_windows(parts, starts, half.seconds, self.config)
-
-    def predict(self, inputs: dict[str, Any]) -> Predictions:
-        """What the model says of a batch of `read_windows`, as NumPy arrays."""
-        return jax.device_get(self._apply(self.params, jax.device_put(inputs, self._inputs)))
-
-
-def batches(starts: Sequence[float], size: int) -> Iterator[list[float]]:
-    """Windows, `size` at a time."""
-    for first in range(0, len(starts), size):
-        chosen = list(starts[first : first + size])
-        # A short batch is filled up with its last window, so one program serves all.
-        yield chosen + chosen[-1:] * (size - len(chosen))
+        cfg = self.config
+        own = [(forward, of_member[half.match, half.half]) for forward, of_member in self._members]
+        halves = {id(half): half for _, half in own}
+        seconds = max(half.seconds for half in halves.values())
+        starts = window_starts(seconds, cfg.stride_seconds)
+        parts = []
+        for batch in batch_windows(starts, self.batch_size):
+            inputs = {
+                key: read_windows(half, batch, cfg.clip_seconds) for key, half in halves.items()
+            }
+            parts.append(average_models([forward(inputs[id(half)]) for forward, half in own]))
+        return merge_windows(
+            parts, starts, seconds, cfg.positions_per_second, cfg.overlap, cfg.threshold
+        )
 
 
-def land_windows(
-    parts: Sequence[Predictions], starts: Sequence[float], seconds: float, config: ConfigDict
-) -> DenseScores:
-    """The dense scores of a half of so many seconds, put together as `config.inference` says.
-
-    `parts`: the predictions of `batches(starts, size)`, NumPy arrays.
-    """
-    rate = config.clip.positions_per_second
-    predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
-    first_positions = np.round(np.asarray(starts) * rate).astype(np.int64)
-    positions = max(1, round(seconds * rate))
-    if config.inference.overlap == "mean":
-        predictions = averaged(predictions, first_positions, positions)
-        first_positions = np.zeros(1, np.int64)
-    return land(
-        predictions,
-        first_positions,
-        positions=positions,
-        positions_per_second=rate,
-        threshold=config.inference.threshold,
-    )
-
-
-def spots_of(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
+def find_spots(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
     """What stays of dense scores, with the sigma of its place."""
     spots = suppress(dense.scores, suppression)
     if dense.sigma_seconds is None:
@@ -109,101 +150,40 @@ def spots_of(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
     return dataclasses.replace(spots, sigma_seconds=sigma)
 
 
-def suppression_of(config: ConfigDict) -> SuppressionSpec:
-    """How the spots of a run are suppressed; UserError where `config.inference` can't be used."""
-    cfg = config.inference
-    if cfg.stride_seconds > config.clip.seconds:
-        raise UserError(
-            f"config.inference.stride_seconds: {cfg.stride_seconds}, it must be at most "
-            f"clip.seconds ({config.clip.seconds}), or positions are left out"
-        )
-    if cfg.overlap not in ("max", "mean"):
-        raise UserError(f"config.inference.overlap: {cfg.overlap!r}, it must be 'max' or 'mean'")
-    spec = SuppressionSpec.from_config(
-        cfg.suppression, config.clip.positions_per_second, cfg.threshold
-    )
-    spec.half_windows(len(config.data.classes))
-    return spec
+def average_models(members: Sequence[Predictions]) -> Predictions:
+    """At each position and class the mean of probabilities, of displacements and of variances.
 
-
-def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> dict[str, Any]:
-    """The model's inputs for windows of a half that start at `starts` seconds."""
-    # A batch that was filled up holds its last window many times.
-    read = {start: read_inputs(half, start, clip_seconds) for start in set(starts)}
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *(read[start] for start in starts))
-
-
-def averaged(
-    predictions: Predictions, starts: Int[np.ndarray, " window"], positions: int
-) -> Predictions:
-    """One window as long as the half: at each position the mean over the windows that hold it.
-
-    A window counts most in its middle and a twentieth of that at its ends, where it sees one
-    side only. Means, probabilities and variances of displacements are averaged. What several
-    windows agree on stays, what one of them thought is weakened: on weak features the largest
-    score of many windows is mostly noise.
-
-    Args:
-        predictions: one window a row, NumPy arrays.
-        starts: first position of each window in the half.
-        positions: of the half; windows must cover them all.
+    The paper averages "the predictions of all models"; ours are averaged before they are refined
+    and placed. Variances are those of the members that have one; None where none has. Equal
+    members give their own values, to the bit.
     """
-    length = predictions.probabilities.shape[1]
-    weights = np.maximum(1 - np.abs((np.arange(length) + 0.5) / length * 2 - 1), 0.05)
-    total = np.zeros((positions, 1))
-    for start in starts:
-        total[start : start + length, 0] += weights[: positions - start]
-
-    def mean(
-        windows: Float[Array | np.ndarray, "window step class"],
-    ) -> Float[np.ndarray, "1 position class"]:
-        summed = np.zeros((positions, windows.shape[-1]))
-        for start, values in zip(starts, windows, strict=True):
-            count = len(summed[start : start + length])
-            summed[start : start + length] += weights[:count, None] * values[:count]
-        return (summed / total)[None]
-
-    log_variance = predictions.displacement_log_variance
+    if len(members) == 1:
+        return members[0]
+    log_variances = [
+        member.displacement_log_variance
+        for member in members
+        if member.displacement_log_variance is not None
+    ]
     return Predictions(
-        mean(predictions.probabilities),
-        mean(predictions.displacement_mean),
-        None if log_variance is None else np.log(mean(np.exp(np.asarray(log_variance)))),
+        _mean([member.probabilities for member in members]),
+        _mean([member.displacement_mean for member in members]),
+        _mean_in_log(log_variances) if log_variances else None,
     )
 
 
-def land(
-    predictions: Predictions,
-    starts: Int[np.ndarray, " window"],
-    positions: int,
-    positions_per_second: float,
-    threshold: float = 0.01,
-) -> DenseScores:
-    """Lands the windows' predictions on the positions of a half.
+def _mean(
+    arrays: Sequence[Float[Array | np.ndarray, "clip position class"]],
+) -> Float[np.ndarray, "clip position class"]:
+    # In double precision the sum of equal floats is exact, and so is their mean.
+    return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
-    Every position t and action with a probability above `threshold` lands at
-    `round(start + t - mu)`, half to even, clamped into the half; the largest probability wins
-    (on a tie the earliest window and position).
 
-    Args:
-        predictions: one window a row, NumPy arrays.
-        starts: first position of each window in the half.
-        positions: of the half.
-    """
-    probabilities = np.asarray(predictions.probabilities)[..., 1:]
-    window, step, action = np.nonzero(probabilities > threshold)
-    kept = (window, step, action)
-    score = probabilities[kept].astype(np.float64)
-    mean = np.asarray(predictions.displacement_mean)[..., 1:][kept].astype(np.float64)
-    landed = np.rint(refine(starts[window] + step, mean)).astype(np.int64)
-    landed = np.clip(landed, 0, positions - 1)
-    # Rising scores, and of equal ones the earliest last: the last assignment stays.
-    order = np.lexsort((-np.arange(len(score)), score))
-    place = (landed[order], action[order])
-    dense = np.zeros((positions, probabilities.shape[-1]))
-    dense[place] = score[order]
-    if predictions.displacement_log_variance is None:
-        return DenseScores(dense, None)
-    log_variance = np.asarray(predictions.displacement_log_variance)[..., 1:][kept]
-    sigma = np.full_like(dense, np.nan)
-    sigma[place] = (np.exp(log_variance.astype(np.float64) / 2) / positions_per_second)[order]
-    return DenseScores(dense, sigma)
+def _mean_in_log(
+    logs: Sequence[Float[Array | np.ndarray, "clip position class"]],
+) -> Float[np.ndarray, "clip position class"]:
+    """The logarithm of the mean of what these are logarithms of."""
+    stacked = np.stack(logs).astype(np.float64)
+    largest = stacked.max(axis=0)
+    # Relative to the largest nothing overflows, and equal ones become exactly 1.
+    mean = np.log(np.mean(np.exp(stacked - largest), axis=0))
+    return (largest + mean).astype(logs[0].dtype)

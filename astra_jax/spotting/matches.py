@@ -9,13 +9,12 @@ from jax.experimental import multihost_utils
 
 from astra_jax.data.halves import Half
 from astra_jax.formats.soccernet_results import Prediction
-from astra_jax.spotting.ensemble import Ensemble
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.suppression import Spots
 
 
 def predict_matches(
-    predictor: Predictor | Ensemble,
+    predictor: Predictor,
     halves: Sequence[Half],
     classes: Sequence[str],
     before_each: Callable[[], None] = lambda: None,
@@ -24,7 +23,7 @@ def predict_matches(
 
     `before_each` is called before each half; what it raises ends the prediction.
     """
-    rate = predictor.config.clip.positions_per_second
+    rate = predictor.config.positions_per_second
     own: dict[str, list[Prediction]] = {}
     for half in halves[jax.process_index() :: jax.process_count()]:
         before_each()

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from astra_jax.config.classes import SOFT_WINDOWS_SECONDS
 from astra_jax.errors import UserError
@@ -69,42 +68,43 @@ class SuppressionSpec:
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any] | ConfigDict,
+        suppression: Mapping[str, Any],
         positions_per_second: float,
         threshold: float = 0.01,
     ) -> "SuppressionSpec":
-        """Read `kind`, `decay`, `windows_seconds`, `window_scale` of `inference.suppression`.
+        """Reads the config's section `inference.suppression`.
 
         Raises UserError naming the config key for a value that isn't allowed.
         """
         for key, allowed in (("kind", get_args(Kind)), ("decay", get_args(Decay))):
-            if config[key] not in allowed:
+            if suppression[key] not in allowed:
                 raise UserError(
-                    f"config inference.suppression.{key} is {config[key]!r}; use one of "
+                    f"config inference.suppression.{key} is {suppression[key]!r}; use one of "
                     f"{list(allowed)}"
                 )
         return cls(
-            kind=config["kind"],
-            decay=config["decay"],
+            kind=suppression["kind"],
+            decay=suppression["decay"],
             windows_seconds=tuple(
-                float(window) * config["window_scale"] for window in config["windows_seconds"]
+                float(window) * suppression["window_scale"]
+                for window in suppression["windows_seconds"]
             ),
             positions_per_second=positions_per_second,
             threshold=threshold,
         )
 
-    def half_windows(self, classes: int) -> tuple[float, ...]:
+    def half_windows(self, num_classes: int) -> tuple[float, ...]:
         """Half a window of each class, in positions: seconds * rate / 2.
 
         Raises UserError where the number of windows is neither 1 nor the number of classes.
         """
         windows = self.windows_seconds
         if len(windows) == 1:
-            windows = windows * classes
-        if len(windows) != classes:
+            windows = windows * num_classes
+        if len(windows) != num_classes:
             raise UserError(
                 f"config inference.suppression.windows_seconds has {len(windows)} windows for "
-                f"{classes} classes; give one a class or a single one"
+                f"{num_classes} classes; give one a class or a single one"
             )
         return tuple(window * self.positions_per_second / 2 for window in windows)
 

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError
 from astra_jax.training.state import Progress
 
@@ -38,21 +39,22 @@ _DISK_REASONS = tuple(
 
 
 class Checkpoints:
-    """`WORKDIR/checkpoints/latest` and `best`, each a step folder that is complete or absent.
+    """The latest and the best of a run, two folders of step folders, each complete or absent.
 
     (One that a kill met while it was deleted is neither; it counts as damaged.) A latest
     checkpoint holds the whole training state and a small JSON of progress, a best one only the
     parameters. Saving goes on in the background while training does.
     """
 
-    def __init__(self, workdir: Path, read_only: bool = False) -> None:
-        """`read_only` makes and cleans no folder: a training may be at work in this one."""
-        root = (workdir / "checkpoints").absolute()
-        if not read_only and jax.process_index() == 0:
-            _clean(root)
+    def __init__(self, latest: Path, best: Path, read_only: bool = False) -> None:
+        """`read_only` makes and cleans no folder: a training may be at work in these."""
+        latest, best = latest.absolute(), best.absolute()
+        if not read_only and is_first_process():
+            for folder in (latest, best):
+                _clean(folder)
         # One more than the newest: it is the way back where the newest can't be read.
-        self._latest = _manager(root / "latest", 2, read_only)
-        self._best = _manager(root / "best", 1, read_only)
+        self._latest = _manager(latest, 2, read_only)
+        self._best = _manager(best, 1, read_only)
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
@@ -94,12 +96,12 @@ class Checkpoints:
             except UserError as error:
                 errors.append(error)
                 continue
-            for damaged, told in zip(steps, errors, strict=False):
+            for damaged, fault in zip(steps, errors, strict=False):
                 _log.warning(
                     "%s/%d: the checkpoint is damaged (%s): deleted, going on from step %d",
                     self._latest.directory,
                     damaged,
-                    _words(told.__cause__ or told),
+                    _words(fault.__cause__ or fault),
                     step,
                 )
                 self._latest.delete(damaged)
@@ -208,15 +210,18 @@ class Checkpoints:
             manager.close()
 
 
-def has_latest(workdir: Path) -> bool:
-    """Whether a run in `workdir` has a checkpoint to go on from; makes nothing."""
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        return checkpoints.latest_step() is not None
+def has_latest(latest: Path) -> bool:
+    """Whether this folder has a checkpoint to go on from; makes nothing."""
+    manager = _manager(latest.absolute(), 1, read_only=True)
+    try:
+        return manager.latest_step() is not None
+    finally:
+        manager.close()
 
 
-def best_digest(workdir: Path, step: int) -> str | None:
-    """A hash of the files of a run's best checkpoint, their names and bytes; None if it's gone."""
-    folder = workdir / "checkpoints" / "best" / str(step)
+def checkpoint_digest(best: Path, step: int) -> str | None:
+    """A hash of the files of the best checkpoint, their names and bytes; None if it's gone."""
+    folder = best / str(step)
     hashed = hashlib.sha256()
     try:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -277,13 +282,13 @@ def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManag
     return ocp.CheckpointManager(directory, options=options)
 
 
-def _clean(root: Path) -> None:
+def _clean(folder: Path) -> None:
     """Takes away what a killed run left unfinished.
 
     Orbax would do so in a thread, which fails with a traceback where the process ends early.
     """
-    for folder in root.glob("*/*.orbax-checkpoint-tmp"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

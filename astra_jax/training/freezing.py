@@ -9,7 +9,7 @@ import jax
 from astra_jax.errors import UserError
 
 
-def divided(params: Any, patterns: Sequence[str]) -> tuple[Any, Any]:
+def partition(params: Any, patterns: Sequence[str]) -> tuple[Any, Any]:
     """The trained parameters and the frozen ones: two trees, None where the other has its leaf.
 
     Frozen are those whose path, its names joined by "/", matches a pattern; `*` crosses "/". What
@@ -24,8 +24,8 @@ def divided(params: Any, patterns: Sequence[str]) -> tuple[Any, Any]:
     return trained, frozen
 
 
-def joined(trained: Any, frozen: Any) -> Any:
-    """The tree that `divided` took apart."""
+def combine(trained: Any, frozen: Any) -> Any:
+    """The tree that `partition` took apart."""
     return jax.tree.map(
         lambda ours, theirs: theirs if ours is None else ours,
         trained,

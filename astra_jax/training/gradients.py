@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
-from astra_jax.model import ASTRA, ModelConfig
-from astra_jax.training.freezing import divided, joined
+from astra_jax.model import SpottingModel
+from astra_jax.training.freezing import combine, partition
 from astra_jax.training.losses import LossConfig, losses
 
 # (parameters, batch, key) to (gradients, the total, classification and displacement loss).
@@ -17,7 +17,7 @@ Gradients = Callable[[Any, dict[str, Any], Key[Array, ""]], tuple[Any, Float[Arr
 
 
 def make_gradients(
-    config: ModelConfig,
+    model: SpottingModel,
     loss_config: LossConfig,
     mesh: Mesh,
     parts: int = 1,
@@ -28,10 +28,9 @@ def make_gradients(
     With `parts` above 1 the batch is computed in that many parts of equal size, with the memory
     of one: the result is that of the whole batch up to rounding, but for dropout and
     augmentation, which draw from other keys. `parts` times the devices of `mesh` must divide the
-    batch. Parameters that `freeze` names have None for a gradient (`freezing.divided`), and
+    batch. Parameters that `freeze` names have None for a gradient (`freezing.partition`), and
     nothing is computed for them on the way back.
     """
-    model = ASTRA(config)
 
     def of_part(
         params: Any,
@@ -40,12 +39,12 @@ def make_gradients(
         target_count: Float[Array, ""] | None = None,
     ) -> tuple[Any, Float[Array, "3"]]:
         dropout, augment = jax.random.split(key)
-        trained, frozen = divided(params, freeze)
+        trained, frozen = partition(params, freeze)
 
         def loss(trained: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:
             rngs = {"dropout": dropout, "augment": augment}
             predictions: Any = model.apply(
-                {"params": joined(trained, frozen)}, batch, train=True, rngs=rngs
+                {"params": combine(trained, frozen)}, batch, train=True, rngs=rngs
             )
             found = losses(
                 predictions,
@@ -75,7 +74,7 @@ def make_gradients(
             return jax.tree.map(jnp.add, sums, found), None
 
         zeros = (
-            jax.tree.map(jnp.zeros_like, divided(params, freeze)[0]),
+            jax.tree.map(jnp.zeros_like, partition(params, freeze)[0]),
             jnp.zeros(3, jnp.float32),
         )
         sums, _ = jax.lax.scan(add, zeros, jnp.arange(parts))

@@ -23,14 +23,14 @@ _times_asked = itertools.count(1)
 class Interruption:
     """Whether this run has been told to end.
 
-    Within `watched()` the first signal ends the process at once, as long as there is nothing to
+    Within `watch()` the first signal ends the process at once, as long as there is nothing to
     save; from `defer()` on it is only noted, and `asked` and `check` tell. The second one ends the
     process in any case.
 
     A thread takes the signals: Python's own handlers wait for the end of a compilation, and an
     exception out of one, in the middle of JAX, has crashed the process.
 
-    Several processes have to end behind the same step: there JAX's handler of SIGTERM tells all of
+    Several processes have to end after the same step: there JAX's handler of SIGTERM tells all of
     them, and Ctrl-C is made a SIGTERM.
     """
 
@@ -45,7 +45,7 @@ class Interruption:
         self._deciding = threading.Lock()
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def watch(self) -> Iterator[None]:
         """Takes the signals until it is left; only Python's main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -92,7 +92,7 @@ class Interruption:
         return str(Interrupted(number)) if self._goes_on else f"ended by {Signals(number).name}"
 
     def asked(self) -> bool:
-        """Whether to end behind the step just taken; every process must ask behind every step."""
+        """Whether to end after the step just taken; every process must ask after every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(next(_times_asked))
         return self._noted is not None

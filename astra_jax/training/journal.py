@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-from ml_collections import ConfigDict
+import optax
 from tqdm import tqdm
 
+from astra_jax.devices import is_first_process
 from astra_jax.files import append_line, write_atomically
-from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.trackers import Trackers
 
@@ -19,14 +18,24 @@ from astra_jax.training.trackers import Trackers
 class Journal:
     """One run's; of several processes the first one tells, the others are silent."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, steps_per_epoch: int) -> None:
-        self._config, self._workdir, self._steps_per_epoch = config, workdir, steps_per_epoch
-        self._speaks = jax.process_index() == 0
-        self._schedule = learning_rate_schedule(config, steps_per_epoch)
+    def __init__(
+        self,
+        metrics_path: Path,
+        steps_per_epoch: int,
+        total_steps: int,
+        batch_size: int,
+        schedule: optax.Schedule,
+        open_trackers: Callable[[int], Trackers],
+    ) -> None:
+        """`schedule`: the learning rate of each step. `open_trackers`: at the step given."""
+        self._path, self._steps_per_epoch = metrics_path, steps_per_epoch
+        self._total_steps, self._batch_size = total_steps, batch_size
+        self._schedule, self._open_trackers = schedule, open_trackers
+        self._speaks = is_first_process()
 
     def cut(self, step: int) -> None:
         """Drops the lines of epochs that the checkpoint of `step` does not hold."""
-        path = self._workdir / "metrics.jsonl"
+        path = self._path
         if self._speaks and path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
             kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
@@ -37,9 +46,9 @@ class Journal:
     def open(self, step: int) -> Iterator[None]:
         """Shows the bar and reports to the trackers until it is left, from `step` on."""
         with (
-            contextlib.closing(Trackers(self._config, self._workdir, step)) as self._trackers,
+            contextlib.closing(self._open_trackers(step)) as self._trackers,
             tqdm(
-                total=self._steps_per_epoch * self._config.training.epochs,
+                total=self._total_steps,
                 initial=step,
                 unit="step",
                 dynamic_ncols=True,
@@ -49,19 +58,19 @@ class Journal:
         ):
             yield
 
-    def step(self, step: int, told: StepValues) -> None:
+    def step(self, step: int, values: StepValues) -> None:
         """Tells of step `step` (from 1)."""
-        of_epoch, in_a_row, in_all = (int(count) for count in told.skipped)
+        of_epoch, in_a_row, in_all = (int(count) for count in values.skipped)
         if in_a_row and self._speaks:
             self._bar.write(
                 f"step {step}: skipped, its loss or its gradients are no finite numbers"
             )
         self._bar.update(step - self._bar.n)
         rate = self._bar.format_dict["rate"]
-        clips = f"{rate * self._config.training.batch_size:.0f}" if rate else "?"
+        clips = f"{rate * self._batch_size:.0f}" if rate else "?"
         skipped = f", {of_epoch} skipped" if of_epoch else ""
         self._bar.set_postfix_str(
-            f"epoch {(step - 1) // self._steps_per_epoch + 1}, loss {float(told.losses[0]):.3f}"
+            f"epoch {(step - 1) // self._steps_per_epoch + 1}, loss {float(values.losses[0]):.3f}"
             f"{skipped}, lr {self._rate(step, in_all):.1e}, {clips} clips/s",
             refresh=False,
         )
@@ -91,7 +100,7 @@ class Journal:
                 f"epoch {progress.best_epoch})"
             )
         if self._speaks:
-            append_line(self._workdir / "metrics.jsonl", json.dumps(line))
+            append_line(self._path, json.dumps(line))
         self._trackers.log(step, line)
 
     def _rate(self, step: int, skipped: int) -> float:

@@ -1,16 +1,18 @@
 """The classification and displacement losses (section 3.5)."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from ml_collections import ConfigDict
 
-from astra_jax.model.astra import Predictions
+from astra_jax.data.targets import TargetSpec
+from astra_jax.errors import UserError
+from astra_jax.model import Predictions
 
 Normalization = Literal["positions", "targets"]
 
@@ -36,11 +38,20 @@ class LossConfig:
     class_weights: tuple[float, ...] | None = None
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "LossConfig":
-        """Reads `config.loss` and the radii in `config.targets`."""
-        radii = config.targets
-        seconds = radii.displacement_radius_seconds - radii.class_radius_seconds
-        return cls(mask_radius=round(seconds * config.clip.positions_per_second), **config.loss)
+    def from_config(cls, loss: Mapping[str, Any], targets: TargetSpec) -> "LossConfig":
+        """Reads the config's section `loss`; the radii are those of the targets.
+
+        Raises:
+            UserError: a normalisation that there isn't.
+        """
+        kind, kinds = loss["displacement_normalization"], get_args(Normalization)
+        if kind not in kinds:
+            raise UserError(
+                f"config.loss.displacement_normalization: {kind!r}, it must be one of "
+                f"{', '.join(kinds)}"
+            )
+        seconds = targets.displacement_radius_seconds - targets.class_radius_seconds
+        return cls(mask_radius=round(seconds * targets.positions_per_second), **loss)
 
 
 @flax.struct.dataclass

@@ -1,15 +1,60 @@
 """Adam with the AMSGrad of PyTorch, weight decay, clipping, warm-up and cosine (section 4.3)."""
 
+import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
-from ml_collections import ConfigDict
 
 from astra_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule.
+
+    `learning_rate` is the peak, for this batch size. `warmup_epochs` and `epochs` are the
+    schedule's, which is constant within an epoch ("epoch") or moves at every "step".
+    `decoupled_decay`: AdamW. `clip_norm`: largest norm of all gradients, None for any.
+    """
+
+    learning_rate: float
+    epochs: int
+    schedule: str
+    warmup_epochs: int
+    weight_decay: float
+    decoupled_decay: bool
+    clip_norm: float | None
+    amsgrad: bool
+
+    @classmethod
+    def from_config(
+        cls, optimizer: Mapping[str, Any], epochs: int, batch_size: int
+    ) -> "OptimizerConfig":
+        """Reads the config's section `optimizer`.
+
+        The rate there is that of batches of 8: it grows by sqrt(batch / 8).
+
+        Raises:
+            UserError: another schedule, or a warm-up that is as long as the training.
+        """
+        fields = dict(optimizer)
+        rate = fields.pop("learning_rate") * math.sqrt(batch_size / 8)
+        config = cls(learning_rate=rate, epochs=epochs, **fields)
+        if not 0 <= config.warmup_epochs < epochs:
+            raise UserError(
+                f"config.optimizer.warmup_epochs: {config.warmup_epochs}, it must be below "
+                f"training.epochs ({epochs})"
+            )
+        if config.schedule not in ("epoch", "step"):
+            raise UserError(
+                f"config.optimizer.schedule: {config.schedule!r}, not 'epoch' or 'step'"
+            )
+        return config
 
 
 class AmsgradState(NamedTuple):
@@ -51,51 +96,37 @@ def scale_by_amsgrad(
     return optax.GradientTransformation(init, update)
 
 
-def peak_learning_rate(config: ConfigDict) -> float:
-    """The base rate, given at batch 8, times sqrt(batch / 8)."""
-    return config.optimizer.learning_rate * math.sqrt(config.training.batch_size / 8)
-
-
-def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate_schedule(config: OptimizerConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate of each step (from 0): linear warm-up, then a cosine to zero.
 
     `schedule = "epoch"` is constant within an epoch as published: `lr e/w` in warm-up epochs
     e = 1..w, then `lr (1 + cos(pi (e-w)/(E-w))) / 2`, so the last epoch trains at exactly 0.
     `"step"` moves at every step of the same curve.
     """
-    cfg = config.optimizer
-    if not 0 <= cfg.warmup_epochs < config.training.epochs:
-        raise UserError(
-            f"config.optimizer.warmup_epochs: {cfg.warmup_epochs}, it must be below "
-            f"training.epochs ({config.training.epochs})"
-        )
-    if cfg.schedule not in ("epoch", "step"):
-        raise UserError(f"config.optimizer.schedule: {cfg.schedule!r}, not 'epoch' or 'step'")
-    scale = 1 if cfg.schedule == "epoch" else steps_per_epoch
+    scale = 1 if config.schedule == "epoch" else steps_per_epoch
     curve = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=peak_learning_rate(config),
-        warmup_steps=cfg.warmup_epochs * scale,
-        decay_steps=config.training.epochs * scale,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_epochs * scale,
+        decay_steps=config.epochs * scale,
     )
-    if cfg.schedule == "epoch":
+    if config.schedule == "epoch":
         return lambda step: curve(step // steps_per_epoch + 1)
     return lambda step: curve(step + 1)
 
 
-def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """Adam with weight decay of every parameter, one group.
 
     The decay is added to the gradient as published, or with `decoupled_decay` (AdamW) to what
     Adam makes of the gradient; times the learning rate either way. `clip_norm` scales gradients
     down to that norm over all parameters, before any decay, as PyTorch's users do.
     """
-    cfg = config.optimizer
-    adam = scale_by_amsgrad() if cfg.amsgrad else optax.scale_by_adam()
-    decay = optax.add_decayed_weights(cfg.weight_decay)
-    clip = () if cfg.clip_norm is None else (optax.clip_by_global_norm(cfg.clip_norm),)
+    adam = scale_by_amsgrad() if config.amsgrad else optax.scale_by_adam()
+    decay = optax.add_decayed_weights(config.weight_decay)
+    clip = () if config.clip_norm is None else (optax.clip_by_global_norm(config.clip_norm),)
     return optax.chain(
         *clip,
-        *((adam, decay) if cfg.decoupled_decay else (decay, adam)),
+        *((adam, decay) if config.decoupled_decay else (decay, adam)),
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps_per_epoch)),
     )

@@ -1,4 +1,4 @@
-"""The training state, how it starts, and one step of it."""
+"""The training state, its progress, and how it starts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,15 +7,13 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from astra_jax.devices import replicated
-from astra_jax.model import ModelConfig
-from astra_jax.model.initial_values import init_params
-from astra_jax.training.freezing import divided
+from astra_jax.devices import put_replicated, replicated
+from astra_jax.model import SpottingModel
+from astra_jax.training.freezing import partition
 
 
 @flax.struct.dataclass
@@ -75,7 +73,7 @@ class Progress:
 
 
 def init_state(
-    config: ModelConfig,
+    model: SpottingModel,
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh,
@@ -88,11 +86,11 @@ def init_state(
     """
 
     def init(key: Key[Array, ""]) -> TrainState:
-        params = init_params(config, key)
+        params = model.initial_params(key)
         return TrainState(
             jnp.zeros([], jnp.int32),
             params,
-            optimizer.init(divided(params, freeze)[0]),
+            optimizer.init(partition(params, freeze)[0]),
             jnp.zeros(3, jnp.float32),
             jnp.zeros(3, jnp.int32),
             # A copy of its own: the state is donated.
@@ -104,10 +102,5 @@ def init_state(
 
 def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:
     """The state before step 0 with other parameters, NumPy arrays, in the average as well."""
-    sharding = replicated(mesh)
-
-    def place(leaf: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
-
-    average = None if state.average is None else jax.tree.map(place, params)
-    return dataclasses.replace(state, params=jax.tree.map(place, params), average=average)
+    average = None if state.average is None else put_replicated(params, mesh)
+    return dataclasses.replace(state, params=put_replicated(params, mesh), average=average)

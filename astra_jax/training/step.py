@@ -9,8 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from astra_jax.devices import replicated
-from astra_jax.model import ModelConfig
-from astra_jax.training.freezing import divided, joined
+from astra_jax.model import SpottingModel
+from astra_jax.training.freezing import combine, partition
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.state import StepValues, TrainState
@@ -30,7 +30,7 @@ class TrainStep(Protocol):
 
 
 def make_train_step(
-    config: ModelConfig,
+    model: SpottingModel,
     loss_config: LossConfig,
     optimizer: optax.GradientTransformation,
     steps_per_epoch: int,
@@ -51,21 +51,21 @@ def make_train_step(
     the first values are soon forgotten. `accumulation_steps` is for `make_gradients`. Parameters
     that `freeze` names stay what they are, to the bit; dropout falls on their outputs as ever.
     """
-    gradients_of = make_gradients(config, loss_config, mesh, accumulation_steps, freeze)
+    gradients_of = make_gradients(model, loss_config, mesh, accumulation_steps, freeze)
     base_key = jax.random.key(seed)
 
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
         key = jax.random.fold_in(base_key, state.step)
         gradients, values = gradients_of(state.params, batch, key)
-        trained, frozen = divided(state.params, freeze)
+        trained, frozen = partition(state.params, freeze)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
         trained = optax.apply_updates(trained, updates)
-        params, average = joined(trained, frozen), state.average
+        params, average = combine(trained, frozen), state.average
         if average is not None:
             decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            followed, _ = divided(average, freeze)
+            followed, _ = partition(average, freeze)
             followed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, followed, trained)
-            average = joined(followed, frozen)
+            average = combine(followed, frozen)
         # A norm that overflows is as bad as an infinite value: no square root of it would do.
         norms = optax.tree.norm(gradients), optax.tree.norm(params)
         taken = jnp.isfinite(jnp.stack([values[0], *norms])).all()

@@ -2,55 +2,75 @@
 
 import importlib
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-from ml_collections import ConfigDict
-
-from astra_jax.config.saved import plain
+from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError
 from astra_jax.files import write_atomically
 
-_RUN_ID_FILE = "wandb_run_id.txt"
+
+@dataclass(frozen=True)
+class TrackersConfig:
+    """Whether a run reports to TensorBoard; the project on Weights & Biases, None for no report."""
+
+    tensorboard: bool = False
+    wandb_project: str | None = None
+
+    @classmethod
+    def from_config(cls, logging: Mapping[str, Any]) -> "TrackersConfig":
+        """Reads the config's section `logging`.
+
+        Raises:
+            UserError: it asks for a package that is not installed.
+        """
+        config = cls(**logging)
+        if config.tensorboard:
+            _package("tensorboardX", "config.logging.tensorboard", extra="tensorboard")
+        if config.wandb_project:
+            _package("wandb", "config.logging.wandb_project", extra="wandb")
+        return config
 
 
-def check_trackers(config: ConfigDict) -> None:
-    """Raises UserError where `config.logging` asks for a package that is not installed."""
-    if config.logging.tensorboard:
-        _package("tensorboardX", "config.logging.tensorboard", extra="tensorboard")
-    if config.logging.wandb_project:
-        _package("wandb", "config.logging.wandb_project", extra="wandb")
+@dataclass(frozen=True)
+class TrackedRun:
+    """What the trackers are told of a run.
+
+    `run_id_file` keeps its id on Weights & Biases, so that a resumed run is the same one there.
+    `config`: its config as plain values.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tensorboard_folder: Path
+    wandb_folder: Path
+    run_id_file: Path
 
 
 class Trackers:
-    """The trackers that `config.logging` names; none of them in any process but the first.
+    """The trackers that a config names; none of them in any process but the first."""
 
-    TensorBoard's files lie in `WORKDIR/tensorboard`. A run on Weights & Biases has the name of
-    the folder, the config and the id in `WORKDIR/wandb_run_id.txt`, so that a resumed one is the
-    same run.
-    """
-
-    def __init__(self, config: ConfigDict, workdir: Path, step: int = 0) -> None:
+    def __init__(self, config: TrackersConfig, run: TrackedRun, step: int = 0) -> None:
         """`step`: that of the checkpoint the run goes on from; what was logged later is dropped.
 
         Raises:
-            UserError: a package is not installed, or Weights & Biases does not start.
+            UserError: Weights & Biases does not start.
         """
-        check_trackers(config)
         self._tensorboard: Any = None
         self._wandb: Any = None
-        if jax.process_index() != 0:
+        if not is_first_process():
             return
-        if config.logging.wandb_project:
-            self._wandb = _wandb_run(config, workdir)
-        if config.logging.tensorboard:
+        if config.wandb_project:
+            self._wandb = _wandb_run(config.wandb_project, run)
+        if config.tensorboard:
             package = importlib.import_module("tensorboardX")
             # TensorBoard shows nothing of earlier files from `purge_step` on. Files are named by
             # the second they begin in: the suffix keeps the next one from taking the name.
             self._tensorboard = package.SummaryWriter(
-                str(workdir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}"
+                str(run.tensorboard_folder), purge_step=step + 1, filename_suffix=f".{step}"
             )
 
     def log(self, step: int, values: dict[str, Any]) -> None:
@@ -81,21 +101,21 @@ def _package(name: str, key: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _wandb_run(config: ConfigDict, workdir: Path) -> Any:
+def _wandb_run(project: str, run: TrackedRun) -> Any:
     package = importlib.import_module("wandb")
-    path = workdir / _RUN_ID_FILE
+    path = run.run_id_file
     run_id = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     if not run_id:
         run_id = uuid.uuid4().hex[:8]
         write_atomically(path, run_id + "\n")
     try:
         return package.init(
-            project=config.logging.wandb_project,
+            project=project,
             id=run_id,
             resume="allow",
-            name=workdir.absolute().name,
-            config=plain(config),
-            dir=str(workdir),
+            name=run.name,
+            config=dict(run.config),
+            dir=str(run.wandb_folder),
         )
     except Exception as error:  # no account, no connection: each raises its own
         reason = " ".join(str(error).split())[:200]

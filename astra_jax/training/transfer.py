@@ -1,13 +1,12 @@
 """A start from another run's parameters: which of them fit, by what they mean and by shape."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 
 WarmStart = Callable[[Any], Any]
 """Fresh parameters of a run, NumPy arrays, to those of the same shapes that it starts from."""
@@ -22,9 +21,9 @@ _MOST_NAMES = 12
 
 @dataclass(frozen=True)
 class Outline:
-    """What the paths and shapes of a run's parameters don't tell.
+    """What the paths and shapes of a run's parameters don't say.
 
-    `classes` are the outputs behind background. `sources` are their patterns. `meanings` says of
+    `classes` are the outputs after background. `sources` are their patterns. `meanings` says of
     the parameters below a path what else must agree: the times of codes, the columns that the
     shortcut sees, the unit of displacements.
     """
@@ -34,25 +33,26 @@ class Outline:
     meanings: dict[str, tuple[Any, ...]]
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "Outline":
-        """That of a run with this config."""
-        seconds, rate = float(config.clip.seconds), float(config.clip.positions_per_second)
+    def from_config(
+        cls, model: Mapping[str, Any], data: Mapping[str, Any], clip: Mapping[str, Any]
+    ) -> "Outline":
+        """That of a run whose config has these sections."""
+        seconds, rate = float(clip["seconds"]), float(clip["positions_per_second"])
         meanings: dict[str, tuple[Any, ...]] = {"decoder/queries": (seconds, rate)}
         meanings |= {path: (rate,) for path in _MEANS}  # displacements are in positions
         seen = []
-        for i, source in enumerate(config.data.sources):
+        for i, source in enumerate(data["sources"]):
             meanings[f"source_{i}/time_code"] = (seconds, float(source["rows_per_second"]))
             columns = source.get("shortcut_columns")
             width = sum(source["widths"]) if columns is None else columns
             seen.append((source["pattern"], float(source["rows_per_second"]), width))
-        if config.model.shortcut_seconds is not None:
-            meanings["shortcut"] = (*seen, min(config.model.shortcut_seconds, seconds))
-        if config.data.audio is not None:
-            frames = config.data.audio["frames_per_second"]
-            segment = config.model.audio.segment_frames
-            meanings["audio/time_code"] = (seconds, frames, segment)
-        patterns = tuple(source["pattern"] for source in config.data.sources)
-        return cls(tuple(config.data.classes), patterns, meanings)
+        if model["shortcut_seconds"] is not None:
+            meanings["shortcut"] = (*seen, min(model["shortcut_seconds"], seconds))
+        if data["audio"] is not None:
+            frames = data["audio"]["frames_per_second"]
+            meanings["audio/time_code"] = (seconds, frames, model["audio"]["segment_frames"])
+        patterns = tuple(source["pattern"] for source in data["sources"])
+        return cls(tuple(data["classes"]), patterns, meanings)
 
     def meaning(self, path: str) -> list[tuple[Any, ...]]:
         """What must agree for the parameters at `path` to say the same."""
@@ -60,7 +60,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Match:
+class Transfer:
     """Which parameters a run takes from another one.
 
     `paths`: those of ours that are taken, to theirs. `columns`: of the layers that have an output
@@ -75,7 +75,7 @@ class Match:
     left_over: str
     count: int
 
-    def filled(self, fresh: Any, stored: Any) -> Any:
+    def apply(self, fresh: Any, stored: Any) -> Any:
         """`fresh` with what is taken of `stored`, both trees of NumPy arrays; changes neither."""
         ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(stored, sep="/")
         for path, source in self.paths.items():
@@ -96,7 +96,7 @@ class Match:
         return "; ".join(f"{name}: {words}" for name, words in parts.items() if words)
 
 
-def match(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Match:
+def plan_transfer(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Transfer:
     """Which of the `stored` parameters a run takes in the place of its `fresh` ones.
 
     Both are trees of what has a shape; the outlines say what they mean. A layer is taken whole,
@@ -133,7 +133,7 @@ def match(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Match:
     fresh_modules = _modules(our_leaves.keys() - paths.keys(), our_leaves)
     left_over = _modules(their_leaves.keys() - set(paths.values()), their_leaves)
     count = sum(_taken_size(path, our_leaves[path].shape, len(columns)) for path in paths)
-    return Match(paths, columns, _words(fresh_modules, new), _words(left_over, gone), count)
+    return Transfer(paths, columns, _words(fresh_modules, new), _words(left_over, gone), count)
 
 
 def _columns(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -30,7 +30,11 @@ class Statistics:
 @cache
 def measured_statistics() -> Statistics:
     """The statistics measured on 100 SoccerNet-v2 matches, embedded in the package."""
-    text = resources.files("astra_jax.data").joinpath("soccernet_statistics.json").read_text()
+    text = (
+        resources.files("astra_jax.data.simulation")
+        .joinpath("soccernet_statistics.json")
+        .read_text()
+    )
     raw = json.loads(text)
     follows = raw["transition_probability"]
 

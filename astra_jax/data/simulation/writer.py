@@ -3,17 +3,17 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from astra_jax.config.classes import CLASSES
-from astra_jax.config.simulated import SPLITS
+from astra_jax.config.simulated import SIMULATED_SPLITS
 from astra_jax.data.simulation.events import Chain, HalfEvents, build_chain, draw_events
 from astra_jax.data.simulation.signals import (
     Patterns,
@@ -56,9 +56,9 @@ class SimulationSpec:
     signals: SignalSpec
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "SimulationSpec":
-        """From `config.simulation`; a UserError names a key that is unknown or missing."""
-        values = _checked(cls, config.to_dict(), "simulation")
+    def from_config(cls, simulation: Mapping[str, Any]) -> "SimulationSpec":
+        """Reads the section `simulation`; a UserError names a key that is unknown or missing."""
+        values = _checked(cls, dict(simulation), "simulation")
         signals = _checked(SignalSpec, values.pop("signals"), "simulation.signals")
         return cls(**values, signals=SignalSpec(**signals))
 
@@ -108,12 +108,12 @@ def write_matches(root: Path, spec: SimulationSpec) -> None:
         split: [
             f"simulated/{split}/match_{k:03d}" for k in range(getattr(spec, f"{split}_matches"))
         ]
-        for split in SPLITS
+        for split in SIMULATED_SPLITS
     }
-    jobs = [(split, k, name) for split in SPLITS for k, name in enumerate(names[split])]
+    jobs = [(split, k, name) for split in SIMULATED_SPLITS for k, name in enumerate(names[split])]
     for split, number, name in tqdm(jobs, "simulating matches", unit="match", leave=False):
-        _write_match(root / name, name, spec, (SPLITS.index(split), number), shared)
-    for split in SPLITS:
+        _write_match(root / name, name, spec, (SIMULATED_SPLITS.index(split), number), shared)
+    for split in SIMULATED_SPLITS:
         (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names[split]))
     os.replace(begun, finished)
 
@@ -127,7 +127,7 @@ def read_spec(root: Path) -> SimulationSpec:
         raise UserError(f"{path}: {error}; --root must hold simulated matches") from None
     if values.pop("version", None) != _VERSION:
         raise UserError(f"{root}: written by another version; delete the folder to start anew")
-    return SimulationSpec.from_config(ConfigDict(values))
+    return SimulationSpec.from_config(values)
 
 
 def _write_match(

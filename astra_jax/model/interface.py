@@ -1,0 +1,65 @@
+"""What training and spotting ask of a model, be it `ASTRA` or something smaller in its place."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float, Key
+
+from astra_jax.model.config import ModelConfig
+
+
+@flax.struct.dataclass
+class Predictions:
+    """What a model says of clips, for each output position and class (class 0 is background).
+
+    Displacements are in output positions: an event lies at position - displacement. The log
+    variance is None for a model without uncertainty. All float32;
+    NumPy arrays once they were fetched from the devices.
+    """
+
+    probabilities: Float[Array | np.ndarray, "clip position class"]
+    displacement_mean: Float[Array | np.ndarray, "clip position class"]
+    displacement_log_variance: Float[Array | np.ndarray, "clip position class"] | None
+
+
+class SpottingModel(nn.Module):
+    """Clips to `Predictions`: `apply({"params": params}, inputs, train=False)`; see `ASTRA`."""
+
+    config: ModelConfig
+
+    def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
+        """Predicts clips."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def initial_params(self, key: Key[Array, ""]) -> Any:
+        """Fresh parameters, drawn from `key`."""
+        return self.init(key, example_inputs(self.config), train=False)["params"]
+
+
+def example_inputs(config: ModelConfig) -> dict[str, Any]:
+    """Zeros of the shapes the model takes, one clip."""
+    return {
+        "features": tuple(jnp.zeros((1, s.rows, s.width)) for s in config.sources),
+        "log_mel": None
+        if config.audio is None
+        else jnp.zeros((1, config.audio.frames, config.audio.mels)),
+    }
+
+
+def abstract_params(model: SpottingModel, sharding: NamedSharding) -> Any:
+    """Shapes, types and placement of the parameters; nothing is computed."""
+    shapes = jax.eval_shape(model.initial_params, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )
+
+
+def count_parameters(params: Any) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
