@@ -123,7 +123,7 @@ def test_an_imported_folder_says_where_it_is_from(imported):
 
 
 def test_imported_weights_are_not_trained_over(imported, capsys):
-    config = str(Path(__file__).parent / "tiny.py")
+    config = str(Path(__file__).parent / "helpers" / "tiny.py")
     assert main(["train", "--config", config, "--workdir", str(imported.workdir)]) == 2
     err = capsys.readouterr().err
     assert f"--config.init_from={imported.workdir} and another --workdir" in err
