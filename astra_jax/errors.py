@@ -1,5 +1,6 @@
-"""How a command ends before its end: a fault that the user can mend, or a signal."""
+"""How a command ends before its end, by a fault that the user can mend or a signal; its words."""
 
+from collections.abc import Sequence
 from signal import Signals
 
 
@@ -24,3 +25,17 @@ class Interrupted(BaseException):
     def __str__(self) -> str:
         saved = "" if self.saved_step is None else f" after step {self.saved_step:,}, saved"
         return f"ended by {Signals(self.signal).name}{saved}: the same command again goes on"
+
+
+def join_some(items: Sequence[str], most: int) -> str:
+    """The first `most` items in a line, the others counted: "a, b and 3 more"."""
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(error: BaseException | str, most: int = 200) -> str:
+    """An error's text in one line of at most `most` characters; its type where it has no text."""
+    text = " ".join(str(error).split())
+    if not text and isinstance(error, BaseException):
+        text = type(error).__name__
+    return text[:most]

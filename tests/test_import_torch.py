@@ -23,9 +23,9 @@ from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
 from astra_jax.runs.import_torch import config_of
 from astra_jax.runs.listing import read_run
 from astra_jax.spotting import inference
-from astra_jax.torch_import.checkpoint import from_state_dict
+from astra_jax.torch_import.checkpoint import from_state_dict, read_sizes
 from astra_jax.torch_import.files import read_state_dict
-from astra_jax.torch_import.names import Sizes, read_sizes, tensors_of
+from astra_jax.torch_import.names import Sizes, shapes_of, table_of
 from astra_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("compile_once", "module_on_one_device")
@@ -123,7 +123,7 @@ def test_an_imported_folder_says_where_it_is_from(imported):
 
 
 def test_imported_weights_are_not_trained_over(imported, capsys):
-    config = str(Path(__file__).parent / "tiny.py")
+    config = str(Path(__file__).parent / "helpers" / "tiny.py")
     assert main(["train", "--config", config, "--workdir", str(imported.workdir)]) == 2
     err = capsys.readouterr().err
     assert f"--config.init_from={imported.workdir} and another --workdir" in err
@@ -198,16 +198,13 @@ def test_nothing_is_left_where_the_disk_is_full(refused, checkpoint, monkeypatch
 
 @pytest.mark.parametrize(("audio", "parameters"), [(False, 44_299_574), (True, 168_372_918)])
 def test_the_published_models_tensors_are_those_of_its_number_of_parameters(audio, parameters):
-    model = published(audio)
-    shared = {field.name for field in dataclasses.fields(Sizes)} & set(model.__dataclass_fields__)
-    sizes = {name: getattr(model, name) for name in shared}
-    of = Sizes(**sizes, rows=50, widths=model.sources[0].widths, outputs=18, augmented=True)
-    shapes = tensors_of(of)
+    sizes = Sizes.of(published(audio))
+    shapes = shapes_of(table_of(sizes))
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters
-    assert read_sizes(shapes) == of
+    assert read_sizes(shapes) == sizes
 
 
-def test_all_that_is_missing_left_over_or_misshapen_is_named():
+def test_all_that_is_missing_left_over_or_of_another_shape_is_named():
     state = {name: tensor.numpy() for name, tensor in state_of(golden("forward_audio")).items()}
     del state["Tencoder.layers.1.norm1.weight"], state["encA"]
     state |= {"backbone.weight": np.zeros(3), "encFB": np.zeros((4, 32))}

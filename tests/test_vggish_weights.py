@@ -31,7 +31,7 @@ CONFIG = """
 from ml_collections import ConfigDict
 import json, pathlib
 def get_config():
-    from astra_jax.configuration import from_json
+    from astra_jax.config.saved import from_json
     return from_json(pathlib.Path({path!r}))
 """
 

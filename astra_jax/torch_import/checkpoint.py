@@ -1,16 +1,29 @@
-"""Published checkpoints: the names and layouts of their state dicts to ours. Needs no torch."""
+"""Published checkpoints to ours: the sizes off their shapes, the parameters by the table of names.
 
-from collections.abc import Mapping
+Needs no torch.
+"""
+
+import re
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from flax.traverse_util import unflatten_dict
 
 from astra_jax.errors import UserError
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
-from astra_jax.torch_import.names import CONVOLUTIONS, read_sizes
+from astra_jax.torch_import.files import State
+from astra_jax.torch_import.names import (
+    CONVOLUTIONS,
+    QUEUE,
+    Shapes,
+    Sizes,
+    describe_misfit,
+    params_of,
+    shapes_of,
+    table_of,
+    wrong_shapes,
+)
 
-State = Mapping[str, Shaped[np.ndarray, "..."]]
 Params = dict[str, Any]
 
 
@@ -56,128 +69,84 @@ def from_state_dict(
         temporal_switch=0.3 if sizes.augmented else 0.0,
         dtype="float32_highest",
     )
-    return config, _params({name: np.asarray(array) for name, array in state.items()}, config)
+    return config, unflatten_dict(params_of(table_of(sizes, heads), state), sep="/")
 
 
-def _params(state: State, config: ModelConfig) -> Params:
-    heads = config.heads
-    params: Params = {"source_0": _source(state, config)}
-    if config.audio is not None:
-        params["audio"] = _audio(state, config.audio)
-    params["encoder"] = {
-        f"layer_{i}": _encoder_layer(state, f"Tencoder.layers.{i}", heads)
-        for i in range(config.encoder_layers)
-    }
-    params["decoder"] = {
-        f"layer_{i}": _decoder_layer(state, f"Tdecoder.layers.{i}", heads)
-        for i in range(config.decoder_layers)
-    }
-    params["decoder"]["queries"] = state["queries"]
-    params["classification_head"] = _plain_head(state, "clas_head.head")
-    params["displacement_head"] = (
-        _uncertainty_head(state) if config.uncertainty else _plain_head(state, "displ_head.head")
+def read_sizes(shapes: Shapes) -> Sizes:
+    """The sizes of the checkpoint whose tensors have these shapes.
+
+    Raises:
+        UserError: in one line all that is missing, left over or of a shape that doesn't fit.
+    """
+    seen = _Seen(shapes)
+    sizes = _sizes(seen)
+    expected = shapes_of(table_of(sizes))
+    # Where a size isn't known the shapes that hang on it say nothing.
+    wrong = wrong_shapes(shapes, expected) if seen.complete else seen.unusable
+    if misfit := describe_misfit(shapes, expected, wrong, QUEUE):
+        raise UserError(
+            f"checkpoint: not the state dict of an ASTRA, but of its optimiser, another model or "
+            f"a part of one? {misfit}"
+        )
+    return sizes
+
+
+class _Seen:
+    """Reads sizes off shapes; those it can't read are 1, and `unusable` says why."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
+        self.unusable: list[str] = []
+        self.complete = True
+
+    def size(self, name: str, axis: int, rank: int = 2) -> int:
+        """The length of an axis of a tensor that has `rank` of them."""
+        shape = self._shapes.get(name)
+        if shape is not None and len(shape) == rank and 0 not in shape:
+            return shape[axis]
+        self.complete = False
+        if shape is not None:
+            self.unusable.append(f"{name} {shape}, not {rank} axes of at least 1")
+        return 1
+
+    def any(self, *prefixes: str) -> bool:
+        """Whether a name begins so."""
+        return any(name.startswith(prefixes) for name in self._shapes)
+
+    def count(self, prefix: str) -> int:
+        """How many different numbers follow `prefix`; at least 1."""
+        found = (re.match(re.escape(prefix) + r"\.(\d+)\.", name) for name in self._shapes)
+        return max(1, len({numbered[1] for numbered in found if numbered}))
+
+
+def _sizes(seen: _Seen) -> Sizes:
+    augmented = seen.any("temporal_drop")
+    return Sizes(
+        rows=seen.size("encTB", 0),
+        widths=tuple(
+            seen.size(f"baidu_LL.{i}.head.1.weight", 1) for i in range(seen.count("baidu_LL"))
+        ),
+        audio=_audio(seen, augmented) if seen.any("vggish", "encTA", "encA") else None,
+        positions=seen.size("queries", 0),
+        outputs=seen.size("clas_head.head.4.weight", 0),
+        dim=seen.size("encTB", 1),
+        feed_forward=seen.size("Tdecoder.layers.0.linear1.weight", 0),
+        encoder_layers=seen.count("Tencoder.layers"),
+        decoder_layers=seen.count("Tdecoder.layers"),
+        uncertainty=seen.any(*(f"displ_head.{part}_head" for part in ("shared", "mean", "logvar"))),
+        augmented=augmented,
     )
-    return params
 
 
-def _kernel(state: State, name: str) -> Params:
-    return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
-
-
-def _linear(state: State, name: str) -> Params:
-    return {"dense": _kernel(state, name)}
-
-
-def _norm(state: State, name: str) -> Params:
-    return {"norm": {"scale": state[f"{name}.weight"], "bias": state[f"{name}.bias"]}}
-
-
-def _source(state: State, config: ModelConfig) -> Params:
-    params: Params = {"time_code": state["encTB"], "embedding_code": state["encFB"]}
-    for i in range(len(config.sources[0].widths)):
-        params[f"projection_{i}"] = {
-            "hidden": _linear(state, f"baidu_LL.{i}.head.1"),
-            "output": _linear(state, f"baidu_LL.{i}.head.4"),
-        }
-    if config.temporal_dropout:
-        params["dropped_step"] = state["temporal_dropB.embedding"]
-    return params
-
-
-def _audio(state: State, audio: AudioConfig) -> Params:
-    vggish: Params = {
-        f"conv_{i}": {
-            "kernel": state[f"vggish_features.{n}.weight"].transpose(2, 3, 1, 0),
-            "bias": state[f"vggish_features.{n}.bias"],
-        }
-        for i, n in enumerate(CONVOLUTIONS)
-    }
-    for i in range(3):
-        vggish[f"linear_{i}"] = _linear(state, f"vggish_embeddings.{2 * i}")
-    vggish["linear_0"]["dense"]["kernel"] = _channel_last(
-        vggish["linear_0"]["dense"]["kernel"], (audio.channels[-1], *audio.image)
-    )
-    params = {"time_code": state["encTA"], "audio_code": state["encA"], "vggish": vggish}
-    if "temporal_dropA.embedding" in state:
-        params["dropped_step"] = state["temporal_dropA.embedding"]
-    return params
-
-
-def _channel_last(
-    kernel: Float[np.ndarray, "flat hidden"], image: tuple[int, int, int]
-) -> Float[np.ndarray, "flat hidden"]:
-    """Published images are flattened (channel, frame, mel), ours (frame, mel, channel)."""
-    return kernel.reshape(*image, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
-
-
-def _attention(state: State, name: str, heads: int) -> Params:
-    weights = np.split(state[f"{name}.in_proj_weight"], 3)
-    biases = np.split(state[f"{name}.in_proj_bias"], 3)
-    dim = weights[0].shape[1]
-    params: Params = {
-        part: {"kernel": w.T.reshape(dim, heads, -1), "bias": b.reshape(heads, -1)}
-        for part, w, b in zip(("query", "key", "value"), weights, biases, strict=True)
-    }
-    out = state[f"{name}.out_proj.weight"].T.reshape(heads, -1, dim)
-    params["out"] = {"kernel": out, "bias": state[f"{name}.out_proj.bias"]}
-    return params
-
-
-def _feed_forward(state: State, name: str) -> Params:
-    return {
-        "hidden": _linear(state, f"{name}.linear1"),
-        "output": _linear(state, f"{name}.linear2"),
-    }
-
-
-def _encoder_layer(state: State, name: str, heads: int) -> Params:
-    return {
-        "self_attention": _attention(state, f"{name}.self_attn", heads),
-        "residual_0": _norm(state, f"{name}.norm1"),
-        "feed_forward": _feed_forward(state, name),
-        "residual_1": _norm(state, f"{name}.norm2"),
-    }
-
-
-def _decoder_layer(state: State, name: str, heads: int) -> Params:
-    return {
-        "self_attention": _attention(state, f"{name}.self_attn", heads),
-        "residual_0": _norm(state, f"{name}.norm1"),
-        "cross_attention": _attention(state, f"{name}.multihead_attn", heads),
-        "residual_1": _norm(state, f"{name}.norm2"),
-        "feed_forward": _feed_forward(state, name),
-        "residual_2": _norm(state, f"{name}.norm3"),
-    }
-
-
-def _plain_head(state: State, name: str) -> Params:
-    return {"hidden": _linear(state, f"{name}.1"), "output": _linear(state, f"{name}.4")}
-
-
-def _uncertainty_head(state: State) -> Params:
-    return {
-        "shared_0": _linear(state, "displ_head.shared_head.1"),
-        "shared_1": _linear(state, "displ_head.shared_head.4"),
-        "mean": _linear(state, "displ_head.mean_head.1"),
-        "log_variance": _linear(state, "displ_head.logvar_head.1"),
-    }
+def _audio(seen: _Seen, augmented: bool) -> AudioConfig:
+    channels = tuple(seen.size(f"vggish_features.{i}.weight", 0, 4) for i in CONVOLUTIONS)
+    hidden = seen.size("vggish_embeddings.0.weight", 0)
+    flat = seen.size("vggish_embeddings.0.weight", 1)
+    defaults = AudioConfig(frames=0)
+    # Four poolings halved them, rests dropped; the learned frame tells their very number.
+    mels = flat // (channels[-1] * defaults.image[0]) * 16
+    if augmented:
+        mels = seen.size("temporal_dropA.embedding", 0, 1)
+    # The frames after the last whole segment are unused, so a clip of whole segments serves.
+    frames = seen.size("encTA", 0) * defaults.segment_frames
+    return AudioConfig(frames=frames, mels=mels, channels=channels, hidden=hidden)

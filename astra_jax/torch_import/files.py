@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, one_line
 
-State = dict[str, Shaped[np.ndarray, "..."]]
+State = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 def read_state_dict(path: Path) -> State:
@@ -119,8 +119,7 @@ def _package(name: str, path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    words = (" ".join(str(error).split()) or type(error).__name__)[:200]
     kind = "safetensors" if path.suffix == ".safetensors" else "torch.save"
     return UserError(
-        f"{path}: not readable as a file of {kind} ({words}): download or save it again"
+        f"{path}: not readable as a file of {kind} ({one_line(error)}): download or save it again"
     )

@@ -1,21 +1,25 @@
-"""The tensors of a published checkpoint: their names, and the shapes that its sizes give them."""
+"""One table of published checkpoints: each tensor's name, shape and place among our parameters."""
 
 import dataclasses
-import re
+import math
 from collections.abc import Iterable, Mapping
 
-from astra_jax.errors import UserError
-from astra_jax.model.config import AudioConfig
+import numpy as np
+from jaxtyping import Shaped
 
-Shapes = Mapping[str, tuple[int, ...]]
-Found = dict[str, tuple[int, ...]]
+from astra_jax.errors import join_some
+from astra_jax.model.config import AudioConfig, ModelConfig
+from astra_jax.torch_import.files import State
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 
 # The mixup queue is no part of the model.
 QUEUE = ("labelQ", "labelDQ", "featBQ", "featAQ")
 CONVOLUTIONS = (0, 3, 6, 8, 11, 13)
 """VGGish's, counted as its port does, activations and poolings between them."""
 
-_SHOWN = 10
+_MOST_NAMES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,156 +38,197 @@ class Sizes:
     uncertainty: bool
     augmented: bool
 
-
-class _Seen:
-    """Reads sizes off shapes; those it can't read are 1, and `unusable` says why."""
-
-    def __init__(self, shapes: Shapes) -> None:
-        self._shapes = shapes
-        self.unusable: list[str] = []
-        self.complete = True
-
-    def size(self, name: str, axis: int, rank: int = 2) -> int:
-        """The length of an axis of a tensor that has `rank` of them."""
-        shape = self._shapes.get(name)
-        if shape is not None and len(shape) == rank and 0 not in shape:
-            return shape[axis]
-        self.complete = False
-        if shape is not None:
-            self.unusable.append(f"{name} {shape}, not {rank} axes of at least 1")
-        return 1
-
-    def any(self, *prefixes: str) -> bool:
-        """Whether a name begins so."""
-        return any(name.startswith(prefixes) for name in self._shapes)
-
-    def count(self, prefix: str) -> int:
-        """How many different numbers follow `prefix`; at least 1."""
-        found = (re.match(re.escape(prefix) + r"\.(\d+)\.", name) for name in self._shapes)
-        return max(1, len({match[1] for match in found if match}))
-
-
-def read_sizes(shapes: Shapes) -> Sizes:
-    """The sizes of the checkpoint whose tensors have these shapes.
-
-    Raises:
-        UserError: in one line all that is missing, left over or of a shape that doesn't fit.
-    """
-    seen = _Seen(shapes)
-    sizes = _sizes(seen)
-    expected = tensors_of(sizes)
-    # Where a size isn't known the shapes that hang on it say nothing.
-    wrong = misshapen(shapes, expected) if seen.complete else seen.unusable
-    if found := misfit(shapes, expected, wrong, QUEUE):
-        raise UserError(
-            f"checkpoint: not the state dict of an ASTRA, but of its optimiser, another model or "
-            f"a part of one? {found}"
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Sizes":
+        """Those of `ASTRA(config)`, which has one source, as published models do."""
+        (source,) = config.sources
+        return cls(
+            rows=source.rows,
+            widths=source.widths,
+            audio=config.audio,
+            positions=config.positions,
+            outputs=config.classes + 1,
+            dim=config.dim,
+            feed_forward=config.feed_forward,
+            encoder_layers=config.encoder_layers,
+            decoder_layers=config.decoder_layers,
+            uncertainty=config.uncertainty,
+            augmented=config.temporal_dropout > 0,
         )
-    return sizes
 
 
-def _sizes(seen: _Seen) -> Sizes:
-    augmented = seen.any("temporal_drop")
-    return Sizes(
-        rows=seen.size("encTB", 0),
-        widths=tuple(
-            seen.size(f"baidu_LL.{i}.head.1.weight", 1) for i in range(seen.count("baidu_LL"))
-        ),
-        audio=_audio(seen, augmented) if seen.any("vggish", "encTA", "encA") else None,
-        positions=seen.size("queries", 0),
-        outputs=seen.size("clas_head.head.4.weight", 0),
-        dim=seen.size("encTB", 1),
-        feed_forward=seen.size("Tdecoder.layers.0.linear1.weight", 0),
-        encoder_layers=seen.count("Tencoder.layers"),
-        decoder_layers=seen.count("Tdecoder.layers"),
-        uncertainty=seen.any(*(f"displ_head.{part}_head" for part in ("shared", "mean", "logvar"))),
-        augmented=augmented,
-    )
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One of our parameters, and the published tensor that it is made of.
+
+    Attributes:
+        name: the tensor's.
+        shape: the tensor's.
+        path: the parameter's, such as `encoder/layer_0/self_attention/query/kernel`.
+        split: the shape of the tensor, or of its third, with its axes taken apart.
+        order: which of these axes the parameter has first, second, ...
+        joined: the parameter's shape where it has several of these axes as one.
+        third: which third of the tensor's first axis the parameter is; None: all of the tensor.
+    """
+
+    name: str
+    shape: Shape
+    path: str
+    split: Shape
+    order: tuple[int, ...]
+    joined: Shape | None = None
+    third: int | None = None
+
+    @property
+    def ordered(self) -> Shape:
+        """The lengths of the axes in the parameter's order."""
+        return tuple(self.split[axis] for axis in self.order)
+
+    def to_ours(self, tensor: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """The parameter: a view of the published tensor where its axes allow it."""
+        if self.third is not None:
+            tensor = np.split(tensor, 3)[self.third]
+        parameter = tensor.reshape(self.split).transpose(self.order)
+        return parameter if self.joined is None else parameter.reshape(self.joined)
 
 
-def _audio(seen: _Seen, augmented: bool) -> AudioConfig:
-    channels = tuple(seen.size(f"vggish_features.{i}.weight", 0, 4) for i in CONVOLUTIONS)
-    hidden = seen.size("vggish_embeddings.0.weight", 0)
-    flat = seen.size("vggish_embeddings.0.weight", 1)
-    defaults = AudioConfig(frames=0)
-    # Behind four poolings; the learned frame says it to the band.
-    mels = flat // (channels[-1] * defaults.image[0]) * 16
-    if augmented:
-        mels = seen.size("temporal_dropA.embedding", 0, 1)
-    # The frames behind the last whole segment are unused, so a clip of whole segments serves.
-    frames = seen.size("encTA", 0) * defaults.segment_frames
-    return AudioConfig(frames=frames, mels=mels, channels=channels, hidden=hidden)
+def table_of(sizes: Sizes, heads: int = 1) -> list[Entry]:
+    """The entries of a checkpoint of such sizes, one for each parameter of ours.
 
-
-def tensors_of(sizes: Sizes) -> Found:
-    """Names and shapes of a checkpoint of such sizes."""
+    `heads`, of attention, must divide the model; names and published shapes are the same for all.
+    """
     dim, outputs = sizes.dim, sizes.outputs
-    found: Found = {
-        "encTB": (sizes.rows, dim),
-        "encFB": (len(sizes.widths), dim),
-        "queries": (sizes.positions, dim),
-    }
+    entries = [
+        _same("encTB", "source_0/time_code", sizes.rows, dim),
+        _same("encFB", "source_0/embedding_code", len(sizes.widths), dim),
+        _same("queries", "decoder/queries", sizes.positions, dim),
+    ]
     for i, width in enumerate(sizes.widths):
-        found |= _linear(f"baidu_LL.{i}.head.1", width, width)
-        found |= _linear(f"baidu_LL.{i}.head.4", width, dim)
+        entries += _network(f"baidu_LL.{i}.head", f"source_0/projection_{i}", width, width, dim)
     if sizes.augmented:
-        found["temporal_dropB.embedding"] = (sum(sizes.widths),)
+        width = sum(sizes.widths)
+        entries.append(_same("temporal_dropB.embedding", "source_0/dropped_step", width))
     if sizes.audio is not None:
-        found |= _audio_tensors(sizes.audio, dim, sizes.augmented)
+        entries += _audio(sizes.audio, dim, sizes.augmented)
+    attentions = {"self_attn": "self_attention"}
     for i in range(sizes.encoder_layers):
-        found |= _layer(f"Tencoder.layers.{i}", ("self_attn",), sizes)
+        entries += _layer(f"Tencoder.layers.{i}", f"encoder/layer_{i}", attentions, sizes, heads)
+    attentions["multihead_attn"] = "cross_attention"
     for i in range(sizes.decoder_layers):
-        found |= _layer(f"Tdecoder.layers.{i}", ("self_attn", "multihead_attn"), sizes)
-    found |= _linear("clas_head.head.1", dim, dim) | _linear("clas_head.head.4", dim, outputs)
+        entries += _layer(f"Tdecoder.layers.{i}", f"decoder/layer_{i}", attentions, sizes, heads)
+    entries += _network("clas_head.head", "classification_head", dim, dim, outputs)
     if not sizes.uncertainty:
-        head = "displ_head.head"
-        return found | _linear(f"{head}.1", dim, dim) | _linear(f"{head}.4", dim, outputs)
-    for i in (1, 4):
-        found |= _linear(f"displ_head.shared_head.{i}", dim, dim)
-    for part in ("mean", "logvar"):
-        found |= _linear(f"displ_head.{part}_head.1", dim, outputs)
-    return found
+        return entries + _network("displ_head.head", "displacement_head", dim, dim, outputs)
+    return entries + [
+        *linear("displ_head.shared_head.1", "displacement_head/shared_0", dim, dim),
+        *linear("displ_head.shared_head.4", "displacement_head/shared_1", dim, dim),
+        *linear("displ_head.mean_head.1", "displacement_head/mean", dim, outputs),
+        *linear("displ_head.logvar_head.1", "displacement_head/log_variance", dim, outputs),
+    ]
 
 
-def convolutions(name: str, channels: tuple[int, ...]) -> Found:
-    """VGGish's convolutions, numbered behind `name`."""
-    found: Found = {}
-    for i, before, after in zip(CONVOLUTIONS, (1, *channels), channels, strict=False):
-        found |= {f"{name}.{i}.weight": (after, before, 3, 3), f"{name}.{i}.bias": (after,)}
-    return found
+def linear(name: str, path: str, inputs: int, outputs: int) -> list[Entry]:
+    """A linear's weight and bias."""
+    shape = (outputs, inputs)
+    return [
+        Entry(f"{name}.weight", shape, f"{path}/dense/kernel", shape, (1, 0)),
+        _same(f"{name}.bias", f"{path}/dense/bias", outputs),
+    ]
 
 
-def _audio_tensors(audio: AudioConfig, dim: int, augmented: bool) -> Found:
-    frames, mels = audio.image
-    widths = (audio.channels[-1] * frames * mels, audio.hidden, audio.hidden, dim)
-    found: Found = {"encTA": (audio.segments, dim), "encA": (dim,)}
-    found |= convolutions("vggish_features", audio.channels)
-    for i in range(3):
-        found |= _linear(f"vggish_embeddings.{2 * i}", widths[i], widths[i + 1])
+def convolutions(name: str, path: str, channels: tuple[int, ...]) -> list[Entry]:
+    """VGGish's convolutions, numbered after `name` and below `path`."""
+    entries = []
+    pairs = zip((1, *channels), channels, strict=False)
+    for i, (number, (before, after)) in enumerate(zip(CONVOLUTIONS, pairs, strict=True)):
+        shape = (after, before, 3, 3)
+        kernel = f"{path}/conv_{i}/kernel"
+        entries.append(Entry(f"{name}.{number}.weight", shape, kernel, shape, (2, 3, 1, 0)))
+        entries.append(_same(f"{name}.{number}.bias", f"{path}/conv_{i}/bias", after))
+    return entries
+
+
+def _same(name: str, path: str, *shape: int) -> Entry:
+    """A tensor that is a parameter as it stands."""
+    return Entry(name, shape, path, shape, tuple(range(len(shape))))
+
+
+def _network(name: str, path: str, inputs: int, hidden: int, outputs: int) -> list[Entry]:
+    """Two linears, each after a dropout, and an activation between them."""
+    return [
+        *linear(f"{name}.1", f"{path}/hidden", inputs, hidden),
+        *linear(f"{name}.4", f"{path}/output", hidden, outputs),
+    ]
+
+
+def _audio(audio: AudioConfig, dim: int, augmented: bool) -> list[Entry]:
+    name, path = "vggish_embeddings", "audio/vggish"
+    image = (audio.channels[-1], *audio.image)
+    flat = math.prod(image)
+    kernel, bias = linear(f"{name}.0", f"{path}/linear_0", flat, audio.hidden)
+    # Published images are flattened (channel, frame, mel), ours (frame, mel, channel).
+    kernel = dataclasses.replace(
+        kernel, split=(audio.hidden, *image), order=(2, 3, 1, 0), joined=(flat, audio.hidden)
+    )
+    entries = [
+        _same("encTA", "audio/time_code", audio.segments, dim),
+        _same("encA", "audio/audio_code", dim),
+        *convolutions("vggish_features", path, audio.channels),
+        *(kernel, bias),
+        *linear(f"{name}.2", f"{path}/linear_1", audio.hidden, audio.hidden),
+        *linear(f"{name}.4", f"{path}/linear_2", audio.hidden, dim),
+    ]
     if augmented:
-        found["temporal_dropA.embedding"] = (audio.mels,)
-    return found
+        entries.append(_same("temporal_dropA.embedding", "audio/dropped_step", audio.mels))
+    return entries
 
 
-def _layer(name: str, attentions: tuple[str, ...], sizes: Sizes) -> Found:
-    dim = sizes.dim
-    found: Found = {}
-    for attention in attentions:
-        found[f"{name}.{attention}.in_proj_weight"] = (3 * dim, dim)
-        found[f"{name}.{attention}.in_proj_bias"] = (3 * dim,)
-        found |= _linear(f"{name}.{attention}.out_proj", dim, dim)
-    found |= _linear(f"{name}.linear1", dim, sizes.feed_forward)
-    found |= _linear(f"{name}.linear2", sizes.feed_forward, dim)
+def _layer(
+    name: str, path: str, attentions: Mapping[str, str], sizes: Sizes, heads: int
+) -> list[Entry]:
+    """A transformer layer with the `attentions` (by published name), a norm after each part."""
+    dim, width = sizes.dim, sizes.feed_forward
+    entries = []
+    for published, ours in attentions.items():
+        entries += _attention(f"{name}.{published}", f"{path}/{ours}", dim, heads)
+    entries += linear(f"{name}.linear1", f"{path}/feed_forward/hidden", dim, width)
+    entries += linear(f"{name}.linear2", f"{path}/feed_forward/output", width, dim)
     for i in range(len(attentions) + 1):
-        found |= {f"{name}.norm{i + 1}.{part}": (dim,) for part in ("weight", "bias")}
-    return found
+        norm = f"{path}/residual_{i}/norm"
+        entries.append(_same(f"{name}.norm{i + 1}.weight", f"{norm}/scale", dim))
+        entries.append(_same(f"{name}.norm{i + 1}.bias", f"{norm}/bias", dim))
+    return entries
 
 
-def _linear(name: str, inputs: int, outputs: int) -> Found:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+def _attention(name: str, path: str, dim: int, heads: int) -> list[Entry]:
+    """An attention; query, key and value are the thirds of one published tensor, in this order."""
+    split = (heads, dim // heads)
+    parts = tuple(enumerate(f"{path}/{part}" for part in ("query", "key", "value")))
+    weight, bias, out = f"{name}.in_proj_weight", f"{name}.in_proj_bias", f"{name}.out_proj"
+    weights = [
+        Entry(weight, (3 * dim, dim), f"{part}/kernel", (*split, dim), (2, 0, 1), third=i)
+        for i, part in parts
+    ]
+    biases = [Entry(bias, (3 * dim,), f"{part}/bias", split, (0, 1), third=i) for i, part in parts]
+    return [
+        *weights,
+        *biases,
+        Entry(f"{out}.weight", (dim, dim), f"{path}/out/kernel", (dim, *split), (1, 2, 0)),
+        _same(f"{out}.bias", f"{path}/out/bias", dim),
+    ]
 
 
-def misshapen(shapes: Shapes, expected: Shapes) -> list[str]:
+def shapes_of(entries: Iterable[Entry]) -> dict[str, Shape]:
+    """Names and shapes of the published tensors, in the table's order."""
+    return {entry.name: entry.shape for entry in entries}
+
+
+def params_of(entries: Iterable[Entry], state: State) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Our parameters by path, from a `state` that has the entries' tensors."""
+    return {entry.path: entry.to_ours(np.asarray(state[entry.name])) for entry in entries}
+
+
+def wrong_shapes(shapes: Shapes, expected: Shapes) -> list[str]:
     """Those that are there with another shape than they should have, in words."""
     return [
         f"{name} {shapes[name]}, not {shape}"
@@ -192,7 +237,7 @@ def misshapen(shapes: Shapes, expected: Shapes) -> list[str]:
     ]
 
 
-def misfit(
+def describe_misfit(
     shapes: Shapes, expected: Shapes, wrong: Iterable[str], ignored: Iterable[str] = ()
 ) -> str:
     """What is missing, of another shape (`wrong`) and left over, in a line; empty if all fits."""
@@ -201,9 +246,6 @@ def misfit(
         "of another shape": list(wrong),
         "left over": sorted(shapes.keys() - expected.keys() - set(ignored)),
     }
-    return "; ".join(f"{word}: {_shortened(items)}" for word, items in parts.items() if items)
-
-
-def _shortened(items: list[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(
+        f"{word}: {join_some(items, _MOST_NAMES)}" for word, items in parts.items() if items
+    )

@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.torch_import.files import State, read_state_dict
-from astra_jax.torch_import.names import CONVOLUTIONS, convolutions, misfit, misshapen
+from astra_jax.torch_import.names import (
+    CONVOLUTIONS,
+    Entry,
+    convolutions,
+    describe_misfit,
+    linear,
+    params_of,
+    shapes_of,
+    wrong_shapes,
+)
 
 _KEY = "config.model.audio.init_from"
 # The first and the last linear are of another image and another width: they start anew.
@@ -30,7 +40,7 @@ def load_vggish(path: Path, params: Any) -> Any:
 
     Args:
         path: of the file.
-        params: as `training.state.init_params` makes them; not changed.
+        params: as `model.initial_values.init_params` makes them; not changed.
 
     Returns:
         The same tree, NumPy arrays in the place of what the file holds.
@@ -40,22 +50,14 @@ def load_vggish(path: Path, params: Any) -> Any:
     """
     vggish = params["audio"]["vggish"]
     channels = tuple(vggish[f"conv_{i}"]["bias"].shape[0] for i in range(len(CONVOLUTIONS)))
-    state = _read(path, channels, vggish["linear_1"]["dense"]["bias"].shape[0])
-    taken: dict[str, Any] = {
-        f"conv_{i}": {
-            "kernel": state[f"features.{n}.weight"].transpose(2, 3, 1, 0),
-            "bias": state[f"features.{n}.bias"],
-        }
-        for i, n in enumerate(CONVOLUTIONS)
-    }
-    middle = {"kernel": state["embeddings.2.weight"].T, "bias": state["embeddings.2.bias"]}
-    taken["linear_1"] = {"dense": middle}
+    entries = _entries(channels, vggish["linear_1"]["dense"]["bias"].shape[0])
+    taken = params_of(entries, _read(path, entries))
     _log.info(
         "%s: VGGish's six convolutions and its middle linear start from this file, its first and "
         "last linear are drawn",
         path,
     )
-    return {**params, "audio": {**params["audio"], "vggish": {**vggish, **taken}}}
+    return unflatten_dict({**flatten_dict(params, sep="/"), **taken}, sep="/")
 
 
 def check_vggish(path: Path, model: ModelConfig) -> None:
@@ -64,23 +66,30 @@ def check_vggish(path: Path, model: ModelConfig) -> None:
     Raises:
         UserError: naming the key and the file: it can't be read, or doesn't fit the model.
     """
-    assert model.audio is not None  # `checks.check` saw to it
-    _read(path, model.audio.channels, model.audio.hidden)
+    assert model.audio is not None  # `config.check` saw to it
+    _read(path, _entries(model.audio.channels, model.audio.hidden))
 
 
-def _read(path: Path, channels: tuple[int, ...], hidden: int) -> State:
+def _entries(channels: tuple[int, ...], hidden: int) -> list[Entry]:
+    """What is taken of the port's tensors."""
+    path = "audio/vggish"
+    middle = linear("embeddings.2", f"{path}/linear_1", hidden, hidden)
+    return convolutions("features", path, channels) + middle
+
+
+def _read(path: Path, entries: list[Entry]) -> State:
+    """The port's tensors, those of `entries` among them with their shapes and finite."""
     try:
         state = read_state_dict(path)
     except UserError as error:
         raise UserError(f"{_KEY}: {error}") from error
-    expected = convolutions("features", channels)
-    expected |= {"embeddings.2.weight": (hidden, hidden), "embeddings.2.bias": (hidden,)}
+    expected = shapes_of(entries)
     shapes = {name: np.shape(array) for name, array in state.items()}
-    wrong = misshapen(shapes, expected)
-    if found := misfit(shapes, expected, wrong, (*_DRAWN, *_NOT_OF_THE_NETWORK)):
+    wrong = wrong_shapes(shapes, expected)
+    if misfit := describe_misfit(shapes, expected, wrong, (*_DRAWN, *_NOT_OF_THE_NETWORK)):
         raise UserError(
             f"{_KEY}: {path} is not the state dict of a VGGish with config.model.audio's channels "
-            f"and hidden: {found}"
+            f"and hidden: {misfit}"
         )
     for name in expected:
         if not np.isfinite(state[name]).all():
