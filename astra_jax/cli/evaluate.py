@@ -41,15 +41,24 @@ def run(args: argparse.Namespace) -> None:
     Where the data lie elsewhere now, say so by --config.data.root=DIR. Of several runs each gets
     the --config.KEY=VALUE whose keys it has.
     """
-    from astra_jax import runs
-    from astra_jax.cli import process as launch
 
-    launch.keep_freed_memory()
+    from astra_jax import runs  # JAX takes seconds to import
+    from astra_jax.cli import process
+    from astra_jax.devices import is_first_process
+    from astra_jax.runs.components import Components
+
+    process.keep_freed_memory()
     if args.distributed:
-        launch.join_hosts()
-    with launch.messages():
-        blocks = runs.evaluate(split_workdirs(args.workdir), args.split, args.out, args.overrides)
-    if blocks is not None and launch.speaks():
+        process.join_hosts()
+    with process.messages():
+        blocks = runs.evaluate(
+            split_workdirs(args.workdir),
+            args.split,
+            args.out,
+            args.overrides,
+            args.components or Components(),
+        )
+    if blocks is not None and is_first_process():
         print(score_table(blocks, per_class=("tight", "loose")))
 
 

@@ -49,14 +49,12 @@ def run(args: argparse.Namespace) -> None:
     Sizes and parts of the model are read off the shapes. Needs the extra: pip install
     'astra-jax[torch]'.
     """
-    from astra_jax.cli import process as launch
-    from astra_jax.runs import import_torch as published
+    from astra_jax.cli import process
+    from astra_jax.runs.import_torch import import_checkpoint
 
-    with launch.messages():
+    with process.messages():
         classes = None if args.classes is None else class_names(args.classes)
-        published.import_checkpoint(
-            args.checkpoint, args.out, args.heads, args.hierarchical, classes
-        )
+        import_checkpoint(args.checkpoint, args.out, args.heads, args.hierarchical, classes)
         _log.info(
             "astra evaluate --workdir %s --split test --out %s --config.data.root=DIR "
             "evaluates it on the matches in DIR",

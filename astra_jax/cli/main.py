@@ -4,7 +4,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from astra_jax import __version__
 from astra_jax.cli import evaluate, import_torch, runs, score, train
@@ -28,8 +28,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {line}; see {self.prog} --help\n")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `astra ARGV`; the exit code, 2 for anything that the user can mend."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `astra`, with that of each verb."""
     parser = _Parser(
         prog="astra",
         description="Spot the actions of football broadcasts.",
@@ -42,11 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, evaluate, score, runs, import_torch):
         command.add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, components: Any = None) -> int:
+    """Run `astra ARGV`; the exit code, 2 for anything that the user can mend.
+
+    `components`: what runs are computed with (`runs.components`), None for the usual.
+    """
+    parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    overrides = rest if "overrides" in args else []
-    if rest and not overrides:
-        commands.choices[args.command].error(f"unknown argument {rest[0]}")
-    args.overrides = overrides
+    if rest and "overrides" not in args:
+        parser.exit(2, f"error: unknown argument {rest[0]}; see astra {args.command} --help\n")
+    args.overrides, args.components = rest, components
     return run_command(lambda: args.run(args))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from astra_jax.cli import accelerators
-from astra_jax.devices import speaks
+from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -80,7 +80,7 @@ def messages() -> Iterator[None]:
     # A library may have given the root logger a handler of its own.
     ours.propagate = False
     accelerators.warn_of_unused()
-    ours.setLevel(logging.INFO if speaks() else logging.ERROR)
+    ours.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:
         with _without_closed_loops():
             yield

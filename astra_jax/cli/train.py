@@ -53,38 +53,41 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train a config, or go on where the run in this folder stopped.
 
-    Values of the config are set by --config.KEY=VALUE; astra_jax/defaults.py has every key.
+    Values of the config are set by --config.KEY=VALUE; astra_jax/config/defaults.py has every key.
     """
     _check_flags(args)
-    from astra_jax import runs
-    from astra_jax.cli import process as launch
-    from astra_jax.config import load as configuration
+    from astra_jax import runs  # JAX takes seconds to import
+    from astra_jax.cli import process
+    from astra_jax.config import load
+    from astra_jax.devices import is_first_process
+    from astra_jax.runs.components import Components
 
-    launch.keep_freed_memory()
-    config = configuration.load_config(args.config, args.overrides)
+    process.keep_freed_memory()
+    config = load.load_config(args.config, args.overrides)
     name = args.config.partition(":")[0]
     workdir = args.workdir or default_workdir(args.config)
+    components = args.components or Components()
     if args.distributed:
-        launch.join_hosts()
+        process.join_hosts()
     if args.dry_run:
         from astra_jax.runs import dry_run
 
-        with launch.messages():
-            measured = dry_run.measure(config, workdir)
-        if launch.speaks():
+        with process.messages():
+            measured = dry_run.measure(config, workdir, components)
+        if is_first_process():
             print(dry_run.report(measured))
         return
-    with launch.messages():
-        if (file := configuration.find_config(name)) != name:
+    with process.messages():
+        if (file := load.find_config(name)) != name:
             _log.info("%s is not in this folder: the shipped %s is read", name, file)
         if args.seeds is None:
-            runs.train(config, workdir)
+            runs.train(config, workdir, components=components)
             return
         from astra_jax.runs import seeds
 
         numbers = seeds.parse_seeds(args.seeds)
         found = seeds.train_seeds(
-            config, numbers, "test" if args.split is None else args.split, workdir
+            config, numbers, "test" if args.split is None else args.split, workdir, components
         )
     if found is not None:
         print(seeds.table(found))

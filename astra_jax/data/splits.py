@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,22 @@ SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
 
 
 _LONGEST_NAME = 255
+
+
+def split_matches(
+    splits: Mapping[str, str | None], split: str, root: Path | str | None
+) -> tuple[str, ...]:
+    """The matches of a split that the config names, or of a list as `load_split` takes it.
+
+    `splits`: the config's, by name. Errors: UserError as `load_split`, or for an empty split.
+    """
+    # Of train+valid each part is one of the config's as well.
+    parts = [split] if split in splits else split.split("+")
+    name = "+".join(splits.get(part, part) or "" for part in parts)
+    if not name:
+        raise UserError(f"data.splits.{split}: names no list of matches; set it")
+    known = f"data.splits, or name one of its splits ({', '.join(splits)})"
+    return load_split(name, root, known)
 
 
 def load_split(

@@ -22,11 +22,19 @@ def score_table(blocks: Mapping[str, Block], per_class: Collection[str] = METRIC
         for name in block["a_mAP_per_class"]:
             values = [block[f"a_mAP_per_class{subset}"][name] for subset in SUBSETS]
             rows.append((name, [f"{100 * value:.2f}" for value in values]))
-    return aligned(rows)
+    return align_numbers(rows)
 
 
-def aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Lines of a title and cells, each cell below the one of the line before."""
-    width = max(len(title) for title, _ in rows)
-    lines = [title.ljust(width) + "".join(f"{cell:>11}" for cell in cells) for title, cells in rows]
+def align_numbers(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Lines of a title and cells, the cells below each other at the right."""
+    return align_columns([(title, *(f"{cell:>9}" for cell in cells)) for title, cells in rows])
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, each column as wide as its widest cell; rows may end early."""
+    widths = [
+        max(len(row[column]) for row in rows if column < len(row))
+        for column in range(max(len(row) for row in rows))
+    ]
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -2,6 +2,20 @@
 
 from astra_jax.model.astra import ASTRA
 from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
-from astra_jax.model.interface import Predictions, SpottingModel
+from astra_jax.model.interface import (
+    Predictions,
+    SpottingModel,
+    abstract_params,
+    count_parameters,
+)
 
-__all__ = ["ASTRA", "AudioConfig", "ModelConfig", "Predictions", "SourceConfig", "SpottingModel"]
+__all__ = [
+    "ASTRA",
+    "AudioConfig",
+    "ModelConfig",
+    "Predictions",
+    "SourceConfig",
+    "SpottingModel",
+    "abstract_params",
+    "count_parameters",
+]

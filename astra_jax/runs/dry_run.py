@@ -12,17 +12,17 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from astra_jax.runs import memory
-from astra_jax.devices import put_batch
-from astra_jax.data.simulation.writer import SPEC_FILE
-from astra_jax.data.simulation.writer import SimulationSpec
-from astra_jax.data.simulation.writer import write_matches
-from astra_jax.runs.prepare import Prepared
-from astra_jax.runs.prepare import check_config
-from astra_jax.runs.prepare import prepare
+from astra_jax.data.simulation.writer import SPEC_FILE, write_matches
+from astra_jax.devices import batch_sharding, put_batch
+from astra_jax.evaluation.table import align_columns
+from astra_jax.model import count_parameters
+from astra_jax.runs.components import Components, Computation, build
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.memory import TRAINING, explain_shortage
+from astra_jax.runs.prepare import Prepared, prepare
+from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.interruption import Interruption
-from astra_jax.training.loop import Trainer
-from astra_jax.devices import batch_sharding
+from astra_jax.training.state import TrainState
 
 STEPS, SECONDS = 10, 20.0
 """At most so many steps are measured, and at most so long."""
@@ -32,8 +32,8 @@ STEPS, SECONDS = 10, 20.0
 class DryRun:
     """What was found out. Bytes and FLOPs are those of one device; None where XLA says nothing.
 
-    `memory`: what the bytes of `memory_total` are for. `steps_measured`: those behind
-    `seconds_per_step`, after one more that warmed up.
+    `memory`: what the bytes of `memory_total` are for. `steps_measured`: those that
+    `seconds_per_step` is of, after one more that warmed up.
     """
 
     parameters: int
@@ -52,67 +52,71 @@ class DryRun:
         return sum(self.memory.values()) if "activations and gradients" in self.memory else None
 
 
-def measure(config: ConfigDict, workdir: Path) -> DryRun:
+def measure(
+    config: ConfigDict,
+    workdir: Path,
+    components: Components = Components(),  # noqa: B008  # frozen
+    most_steps: int = STEPS,
+) -> DryRun:
     """Builds what `runs.train` would build, compiles the step and takes a few.
 
-    Nothing is written in `workdir`: simulated matches that are not there yet, and the trainer's
-    folders, go to a temporary folder that is removed.
+    Nothing is written in `workdir`: simulated matches that are not there yet go to a temporary
+    folder that is removed.
 
     Raises:
         UserError: whatever would stop the training before it begins, memory too small among it.
     """
-    check_config(config)
+    _open(config, RunFolder(workdir))  # before anything is written
     with (
-        tempfile.TemporaryDirectory(prefix="astra_dry_run_", ignore_cleanup_errors=True) as folder,
-        memory.shortage(memory.TRAINING),
+        tempfile.TemporaryDirectory(prefix="astra_dry_run_", ignore_cleanup_errors=True) as name,
+        explain_shortage(TRAINING),
     ):
+        folder = RunFolder(Path(name))
         interruption = Interruption(
-            at_once=lambda: shutil.rmtree(folder, ignore_errors=True), goes_on=False
+            at_once=lambda: shutil.rmtree(name, ignore_errors=True), goes_on=False
         )
-        with interruption.watched():
-            _simulate(config, workdir.expanduser(), Path(folder) / "matches")
-            prepared = prepare(config, Path(folder))
-            return _measured(prepared, Path(folder) / "run", interruption)
+        with interruption.watch():
+            settings = _simulate(config, RunFolder(workdir), folder)
+            prepared = prepare(settings, folder, components.make_model(settings.model))
+            run = build(settings, prepared.stream.steps_per_epoch, components)
+            return _measure_steps(run, prepared, settings, most_steps)
 
 
-def _simulate(config: ConfigDict, workdir: Path, temporary: Path) -> None:
-    """Points a simulated config to its matches where they lie already, or writes them apart."""
-    if config.simulation is None:
-        return
-    root = Path(config.data.root or workdir / "matches")
-    if not (root / SPEC_FILE).exists():
-        root = temporary
-        # Each process its own: they need not share a temporary folder.
-        write_matches(root, SimulationSpec.from_config(config.simulation))
-    config.data.root = str(root.absolute())
+def _open(config: ConfigDict, folder: RunFolder) -> Settings:
+    settings = Settings.from_config(resolve(config, folder))
+    settings.training.check_devices(jax.device_count())
+    settings.trackers.check_installed()
+    return settings
 
 
-def _measured(prepared: Prepared, workdir: Path, interruption: Interruption) -> DryRun:
-    trainer = Trainer(
-        prepared.config,
-        prepared.model_config,
-        prepared.stream,
-        workdir,
-        None,
-        interruption,
-        prepared.warm_start,
-    )
-    with trainer.closing():
-        return _measured_steps(trainer)
+def _simulate(config: ConfigDict, run: RunFolder, temporary: RunFolder) -> Settings:
+    """The settings with simulated matches where they lie already, or written apart."""
+    settings = _open(config, run)
+    if settings.simulation is None or (settings.data.labels_root / SPEC_FILE).exists():
+        return settings
+    apart = ConfigDict(config)
+    apart.data.root = None
+    settings = _open(apart, temporary)
+    assert settings.simulation is not None
+    # Each process its own: they need not share a temporary folder.
+    write_matches(settings.data.labels_root, settings.simulation)
+    return settings
 
 
-def _measured_steps(trainer: Trainer) -> DryRun:
-    stream, sharding = trainer.stream, batch_sharding(trainer.mesh)
+def _measure_steps(
+    run: Computation, prepared: Prepared, settings: Settings, most_steps: int
+) -> DryRun:
+    stream, sharding = prepared.stream, batch_sharding(run.mesh)
     with contextlib.closing(stream.batches(0, 1)) as batches:
         batch = put_batch(next(batches), sharding)
     started = time.monotonic()
-    compiled = trainer.step.lower(trainer.state, batch).compile()
+    compiled = run.step.lower(run.state, batch).compile()
     compile_seconds = time.monotonic() - started
-    needed = _memory(compiled, trainer, batch)
-    parameters, shapes = trainer.parameters, _shapes(batch)
-    with contextlib.closing(stream.batches(0, STEPS + 1)) as batches:
+    needed = _memory(compiled, run.state, batch)
+    parameters, shapes = count_parameters(run.state.params), _shapes(batch)
+    with contextlib.closing(stream.batches(0, most_steps + 1)) as batches:
         # The state is donated: it must not be looked at again.
-        seconds, steps = _time_steps(compiled, trainer.state, batches, sharding)
+        seconds, steps = _time_steps(compiled, run.state, batches, sharding)
     return DryRun(
         parameters=parameters,
         memory=needed,
@@ -121,7 +125,7 @@ def _measured_steps(trainer: Trainer) -> DryRun:
         seconds_per_step=seconds,
         steps_measured=steps,
         steps_per_epoch=stream.steps_per_epoch,
-        epochs=trainer.config.training.epochs,
+        epochs=settings.training.epochs,
         shapes=shapes,
     )
 
@@ -146,9 +150,8 @@ def _time_steps(
     return (time.monotonic() - started) / steps, steps
 
 
-def _memory(compiled: Any, trainer: Trainer, batch: Any) -> dict[str, int]:
+def _memory(compiled: Any, state: TrainState, batch: Any) -> dict[str, int]:
     """Bytes on one device: arguments + temporaries + results - results that reuse arguments."""
-    state = trainer.state
     needed = {
         "parameters": _bytes(state.params),
         "optimiser": _bytes(state.optimizer),
@@ -211,10 +214,10 @@ def report(run: DryRun) -> str:
         "counted; it may stop earlier",
         "a batch": "",
     }
-    width = max(len(name) for name in rows)
-    lines = [f"{name.ljust(width)}  {text}".rstrip() for name, text in rows.items()]
-    lines += [f"  {name}: {shape}" for name, shape in run.shapes.items()]
-    return "\n".join([*lines, "dry run: nothing was written"])
+    lines = [f"  {name}: {shape}" for name, shape in run.shapes.items()]
+    return "\n".join(
+        [align_columns(list(rows.items())), *lines, "dry run: nothing was written"]
+    )
 
 
 def _size(size: int) -> str:

@@ -1,5 +1,6 @@
 """An evaluation: the spots of a split by one run, or several as an ensemble, and their scores."""
 
+import dataclasses
 import json
 import logging
 import time
@@ -7,42 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from astra_jax.runs import memory
-from astra_jax.runs import provenance
 from astra_jax.config.saved import digest
-from astra_jax.data.halves import TAIL_SECONDS
-from astra_jax.data.halves import Half
+from astra_jax.data.halves import TAIL_SECONDS, Half
+from astra_jax.data.index import read_labels
+from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError
-from astra_jax.evaluation.metrics import METRICS
-from astra_jax.evaluation.metrics import Block
-from astra_jax.evaluation.metrics import average_maps
+from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
-from astra_jax.runs.members import Member
-from astra_jax.runs.members import index_members
-from astra_jax.runs.members import matches_of_all
-from astra_jax.runs.members import normalize_members
-from astra_jax.runs.members import open_members
-from astra_jax.runs.members import read_configs
-from astra_jax.model import ASTRA
-from astra_jax.runs.prepare import labels_of
-from astra_jax.spotting.ensemble import Ensemble
-from astra_jax.spotting.inference import Predictor
-from astra_jax.spotting.matches import predict_matches
 from astra_jax.formats.soccernet_results import write_results
-from astra_jax.training.checkpoints import best_digest
+from astra_jax.runs import provenance
+from astra_jax.runs.components import Components
+from astra_jax.runs.folder import EvaluationFolder, RunFolder
+from astra_jax.runs.members import (
+    Member,
+    index_members,
+    matches_of_all,
+    normalize_members,
+    open_members,
+)
+from astra_jax.runs.memory import EVALUATION, explain_shortage
+from astra_jax.spotting.inference import Forward, Predictor
+from astra_jax.spotting.matches import predict_matches
+from astra_jax.training.checkpoints import checkpoint_digest
 
 _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    workdir: Path | Sequence[Path], split: str, out: Path, overrides: Sequence[str] = ()
+    workdir: Path | Sequence[Path],
+    split: str,
+    out: Path,
+    overrides: Sequence[str] = (),
+    components: Components = Components(),  # noqa: B008  # frozen
 ) -> dict[str, Block] | None:
     """Predicts a split with a run's best checkpoint, writes its results and scores them.
 
-    Several runs are predicted with together: an ensemble (section 4.4, `spotting.ensemble`). Each
-    reads its own sources below its own roots; labels are those below the first's.
+    Several runs predict together: an ensemble (section 4.4, `spotting.inference`). Each reads its own sources below its own roots; labels are those below the first's.
 
     Args:
         workdir: of a training run, or of several.
@@ -50,6 +51,7 @@ def evaluate(
         out: gets `results/`, `results.zip`, `metrics.json` and `provenance.json`.
         overrides: `--config.KEY=VALUE`, where the data lie elsewhere now; for every run that has
             the key.
+        components: what the runs are computed with.
 
     Returns:
         The blocks of `metrics.json`; None for matches without labels (the challenge's).
@@ -57,23 +59,25 @@ def evaluate(
     Raises:
         UserError: anything a user can mend.
     """
-    workdirs, out = [workdir] if isinstance(workdir, Path) else list(workdir), out.expanduser()
+    workdirs = [workdir] if isinstance(workdir, Path) else list(workdir)
     if not workdirs:
         raise UserError("--workdir: names no folder; name that of a training run")
-    configs = read_configs(workdirs, overrides)
-    if (out / "checkpoints").exists():
-        raise UserError(f"{out}: is the folder of a run: choose one in it for --out, as {out}/test")
-    members = open_members(workdirs, configs)
+    folder = EvaluationFolder(out)
+    if RunFolder(folder.path).checkpoints.exists():
+        raise UserError(
+            f"{folder}: is the folder of a run: choose one in it for --out, as {folder}/test"
+        )
+    members = open_members(workdirs, overrides, components)
     matches = matches_of_all(members, split)
     halves = index_members(members, matches)
-    _tell_lengths(members, halves)
-    labels = labels_of(members[0].spec, matches)
+    _warn_of_lengths(members, halves)
+    labels = read_labels(members[0].settings.data, matches)
     steps, params = zip(*(member.restore() for member in members), strict=True)
     halves = normalize_members(members, halves)
     started = time.monotonic()
-    classes = members[0].spec.classes
-    with memory.shortage(memory.EVALUATION):
-        predictor = _predictor(members, params, halves)
+    classes = members[0].settings.data.classes
+    with explain_shortage(EVALUATION):
+        predictor = _predictor(members, params, halves, components)
         predictions = predict_matches(predictor, halves[0], classes)
     _log.info(
         "%d match(es) predicted in %.1f s with %s",
@@ -85,33 +89,37 @@ def evaluate(
     )
     blocks = None
     if labels is None:
-        _log.info("no labels: %s holds the predictions, nothing is scored", out)
+        _log.info("no labels: %s holds the predictions, nothing is scored", folder)
     else:
         blocks = average_maps(labels, predictions, tuple(METRICS), classes)
-    if jax.process_index() == 0:
+    if is_first_process():
         # Scores never lie beside results that they aren't of.
-        (out / "metrics.json").unlink(missing_ok=True)
-        write_results(out, predictions)
-        _write_provenance(out, members, steps, halves, split)
+        folder.metrics_path.unlink(missing_ok=True)
+        write_results(folder.path, predictions)
+        _write_provenance(folder, members, steps, halves, split)
         if blocks is not None:
-            write_atomically(out / "metrics.json", json.dumps(blocks, indent=1) + "\n")
+            write_atomically(folder.metrics_path, json.dumps(blocks, indent=1) + "\n")
     return blocks
 
 
 def _predictor(
-    members: Sequence[Member], params: Sequence[Any], halves: Sequence[Sequence[Half]]
-) -> Predictor | Ensemble:
-    """One model, or several as one."""
-    predictors = [
-        Predictor(member.config, ASTRA(member.model_config), of_member)
+    members: Sequence[Member],
+    params: Sequence[Any],
+    halves: Sequence[Sequence[Half]],
+    components: Components,
+) -> Predictor:
+    """The members as one; a batch of windows is the smallest of theirs."""
+    mesh = components.make_local_mesh()
+    forwards = [
+        Forward(components.compile_apply(member.model), of_member, mesh)
         for member, of_member in zip(members, params, strict=True)
     ]
-    if len(predictors) == 1:
-        return predictors[0]
-    return Ensemble(list(zip(predictors, halves, strict=True)))
+    smallest = min(member.settings.inference.batch_size for member in members)
+    config = dataclasses.replace(members[0].settings.inference, batch_size=smallest)
+    return Predictor(config, list(zip(forwards, halves, strict=True)))
 
 
-def _tell_lengths(members: Sequence[Member], halves: Sequence[Sequence[Half]]) -> None:
+def _warn_of_lengths(members: Sequence[Member], halves: Sequence[Sequence[Half]]) -> None:
     """Warns of a half that is much shorter for one member than for another."""
     for half_of_each in zip(*halves, strict=True):
         ends = [half.seconds for half in half_of_each]
@@ -123,14 +131,14 @@ def _tell_lengths(members: Sequence[Member], halves: Sequence[Sequence[Half]]) -
                 half_of_each[0].match,
                 half_of_each[0].half,
                 ends[short],
-                members[short].workdir,
+                members[short].folder,
                 ends[long],
-                members[long].workdir,
+                members[long].folder,
             )
 
 
 def _write_provenance(
-    out: Path,
+    folder: EvaluationFolder,
     members: Sequence[Member],
     steps: Sequence[int],
     halves: Sequence[Sequence[Half]],
@@ -140,16 +148,16 @@ def _write_provenance(
     data = [provenance.fingerprint(of_member) for of_member in halves]
     runs = [
         {
-            "workdir": str(member.workdir),
+            "workdir": str(member.folder),
             "step": step,
-            "checkpoint": best_digest(member.workdir.expanduser(), step),
-            "config": digest(member.config),
+            "checkpoint": checkpoint_digest(member.folder.best_checkpoints, step),
+            "config": digest(member.settings.config),
         }
         for member, step in zip(members, steps, strict=True)
     ]
     if len(members) == 1:
-        provenance.write(out, data[0], **runs[0], split=split)
+        provenance.write_evaluation(folder.provenance_path, data[0], **runs[0], split=split)
         return
     runs = [run | {"data": of} for run, of in zip(runs, data, strict=True)]
     everything = [half for of_member in halves for half in of_member]
-    provenance.write(out, provenance.fingerprint(everything), members=runs, split=split)
+    provenance.write_evaluation(folder.provenance_path, provenance.fingerprint(everything), members=runs, split=split)

@@ -9,24 +9,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from astra_jax.runs import provenance
 from astra_jax.config.check import check
-from astra_jax.config.saved import to_json
-from astra_jax.data import normalization
-from astra_jax.config.classes import CLASSES
+from astra_jax.config.classes import CLASSES, SOFT_WINDOWS_SECONDS
 from astra_jax.config.defaults import paper
+from astra_jax.config.saved import to_json
+from astra_jax.data.normalization import save_normalizations
+from astra_jax.data.targets import ClipConfig
 from astra_jax.errors import UserError
-from astra_jax.files import whole_folder
-from astra_jax.files import write_atomically
-from astra_jax.model import ModelConfig
-from astra_jax.spotting.inference import suppression_of
-from astra_jax.config.classes import SOFT_WINDOWS_SECONDS
-from astra_jax.torch_import.files import State
-from astra_jax.torch_import.files import read_state_dict
-from astra_jax.torch_import.checkpoint import from_state_dict
+from astra_jax.files import write_atomically, write_folder
+from astra_jax.model import ModelConfig, count_parameters
+from astra_jax.runs import provenance
+from astra_jax.runs.folder import RunFolder
+from astra_jax.spotting.inference import InferenceConfig
+from astra_jax.torch_import import from_state_dict
+from astra_jax.torch_import.files import State, read_state_dict
 from astra_jax.torch_import.names import QUEUE
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.model.initial_values import parameter_count
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ def import_checkpoint(
     hierarchical: bool = True,
     classes: tuple[str, ...] | None = None,
 ) -> None:
-    """Writes `config.json`, `normalization.json`, `provenance.json`, `checkpoints/best` in `out`.
+    """Writes config, normalisation, provenance and the best checkpoint of a run into `out`.
 
     Args:
         path: of the checkpoint, as `read_state_dict` takes it.
@@ -57,23 +55,27 @@ def import_checkpoint(
     try:
         model, params = from_state_dict(state, heads, hierarchical)
         _check_finite(state)
-        config = config_of(model, _classes(model.classes, classes))
+        config = config_of(model, _classes(model.num_classes, classes))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    with whole_folder(out) as folder:
-        write_atomically(folder / "config.json", to_json(config))
+    with write_folder(out) as unfinished:
+        folder = RunFolder(unfinished)
+        write_atomically(folder.config_path, to_json(config))
         # One source, taken as it is.
-        normalization.save(folder / normalization.FILE_NAME, (None,))
-        provenance.write_import(folder, path, heads=heads, hierarchical=hierarchical)
-        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        save_normalizations(folder.normalization_path, (None,))
+        provenance.write_import(
+            folder.provenance_path, path, heads=heads, hierarchical=hierarchical
+        )
+        checkpoints = Checkpoints(folder.latest_checkpoints, folder.best_checkpoints)
+        with contextlib.closing(checkpoints):
             checkpoints.save_best(0, jax.tree.map(np.ascontiguousarray, params))
     _log.info(
         "%s: %s parameters, %s audio, %s uncertainty, %d classes, clips of %g s",
         out,
-        f"{parameter_count(params):,}",
+        f"{count_parameters(params):,}",
         "no" if model.audio is None else "with",
         "with" if model.uncertainty else "no",
-        model.classes,
+        model.num_classes,
         config.clip.seconds,
     )
 
@@ -110,7 +112,9 @@ def config_of(model: ModelConfig, classes: tuple[str, ...]) -> ConfigDict:
     ):
         config.model[key] = getattr(model, key)
     check(config)
-    suppression_of(config)
+    sections = config.to_dict()
+    clip = ClipConfig.from_config(sections["clip"])
+    InferenceConfig.from_config(sections["inference"], clip, len(classes))
     return config
 
 

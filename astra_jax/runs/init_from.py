@@ -7,48 +7,43 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.saved import from_json
-from astra_jax.errors import UserError
-from astra_jax.model import ModelConfig
-from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.training.checkpoints import has_latest
-from astra_jax.training.freezing import check_freeze
-from astra_jax.training.freezing import frozen_names
-from astra_jax.model.initial_values import abstract_params
-from astra_jax.devices import make_mesh
-from astra_jax.model.initial_values import parameter_count
-from astra_jax.devices import replicated
-from astra_jax.training.transfer import Outline
-from astra_jax.training.transfer import WarmStart
-from astra_jax.training.transfer import match
-from astra_jax.torch_import.vggish import check_vggish
-from astra_jax.torch_import.vggish import load_vggish
+from astra_jax.devices import make_mesh, replicated
+from astra_jax.errors import UserError, join_some
+from astra_jax.model import ModelConfig, SpottingModel, abstract_params, count_parameters
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.settings import Settings
+from astra_jax.torch_import.vggish import check_vggish, load_vggish
+from astra_jax.training.checkpoints import Checkpoints, has_latest
+from astra_jax.training.freezing import check_freeze, frozen_names
+from astra_jax.training.transfer import Outline, WarmStart, plan_transfer
 
 _log = logging.getLogger(__name__)
 
-_NAMED = 5
+_MOST_NAMES = 5
 
 
-def warm_start_of(config: ConfigDict, model_config: ModelConfig, workdir: Path) -> WarmStart | None:
-    """What changes the fresh parameters of a run in `workdir` before step 0; None: nothing.
+def read_warm_start(
+    settings: Settings, folder: RunFolder, model: SpottingModel
+) -> WarmStart | None:
+    """What changes the fresh parameters of a run in `folder` before step 0; None: nothing.
 
     First VGGish's layers are taken from `config.model.audio.init_from`, then all that fits from the
-    run that `config.init_from` names. Where `workdir` has a checkpoint to go on from neither is
+    run that `config.init_from` names. Where the run has a checkpoint to go on from neither is
     read: they may be gone by then.
 
     Raises:
         UserError: one of them can't be read or doesn't fit, or `config.freeze` names nothing.
     """
-    if config.freeze:
-        check_freeze(_fresh(model_config), config.freeze)
-    file, other = config.model.audio.init_from, config.init_from
-    if (file is None and other is None) or has_latest(workdir):
+    if settings.freeze:
+        check_freeze(_fresh(model), settings.freeze)
+    file, other = settings.vggish_file, settings.init_from
+    if (file is None and other is None) or has_latest(folder.latest_checkpoints):
         return None
     starts: list[WarmStart] = []
     if file is not None:
-        starts.append(_vggish_start(Path(file), model_config))
+        starts.append(_vggish_start(Path(file), settings.model))
     if other is not None:
-        starts.append(_run_start(Path(other).expanduser(), config, model_config, workdir))
+        starts.append(_run_start(RunFolder(Path(other)), settings, folder, model))
 
     def start(params: Any) -> Any:
         for one in starts:
@@ -64,54 +59,59 @@ def _vggish_start(path: Path, model_config: ModelConfig) -> WarmStart:
 
 
 def _run_start(
-    other: Path, config: ConfigDict, model_config: ModelConfig, workdir: Path
+    other: RunFolder, settings: Settings, folder: RunFolder, model: SpottingModel
 ) -> WarmStart:
     """All that fits of the best checkpoint of the run in `other`; a message says what."""
-    if other.resolve() == workdir.expanduser().resolve():
+    if other.path.resolve() == folder.path.resolve():
         raise UserError(f"config.init_from: {other} is this run's own folder: name another run's")
     try:
         outline, step, stored = _read_run(other)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
-    fresh = _fresh(model_config)
-    found = match(fresh, stored, Outline.from_config(config), outline)
-    if not found.paths:
+    fresh = _fresh(model)
+    transfer = plan_transfer(fresh, stored, _outline(settings.config), outline)
+    if not transfer.paths:
         raise UserError(
             f"config.init_from: {other}: no parameter of it fits this config's model: give "
-            f"config.model the sizes in {other / 'config.json'}"
+            f"config.model the sizes in {other.config_path}"
         )
-    size = parameter_count(fresh)
+    size = count_parameters(fresh)
     _log.info(
         "init_from %s: %s of %s parameters are taken from its best checkpoint (step %d)",
         other,
-        f"{found.count:,}",
+        f"{transfer.count:,}",
         f"{size:,}",
         step,
     )
-    if notes := found.notes(other):
+    if notes := transfer.notes(other.path):
         _log.info("%s", notes)
-    if random := [n for n in frozen_names(fresh, config.freeze) if n not in found.paths]:
-        more = f" and {len(random) - _NAMED} more" if len(random) > _NAMED else ""
+    if random := [n for n in frozen_names(fresh, settings.freeze) if n not in transfer.paths]:
         _log.warning(
-            "config.freeze: %s%s start fresh and stay random, since frozen: freeze less if that "
+            "config.freeze: %s start fresh and stay random, since frozen: freeze less if that "
             "isn't meant",
-            ", ".join(random[:_NAMED]),
-            more,
+            join_some(random, _MOST_NAMES),
         )
-    return lambda params: found.filled(params, stored)
+    return lambda params: transfer.apply(params, stored)
 
 
-def _fresh(model_config: ModelConfig) -> Any:
+def _fresh(model: SpottingModel) -> Any:
     """Shapes of the parameters, nothing computed."""
-    return abstract_params(model_config, replicated(make_mesh()))
+    return abstract_params(model, replicated(make_mesh()))
 
 
-def _read_run(workdir: Path) -> tuple[Outline, int, Any]:
-    """What the run in `workdir` is of, and step and parameters of its best checkpoint."""
-    path = workdir / "config.json"
+def _outline(config: ConfigDict) -> Outline:
+    sections = config.to_dict()
+    return Outline.from_config(sections["model"], sections["data"], sections["clip"])
+
+
+def _read_run(folder: RunFolder) -> tuple[Outline, int, Any]:
+    """What another run is of, and step and parameters of its best checkpoint."""
     try:
-        outline = Outline.from_config(from_json(path))
+        outline = _outline(folder.config())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a run's config ({error!r}): restore it") from error
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        raise UserError(
+            f"{folder.config_path}: not a run's config ({error!r}): restore it"
+        ) from error
+    checkpoints = Checkpoints(folder.latest_checkpoints, folder.best_checkpoints, read_only=True)
+    with contextlib.closing(checkpoints):
         return outline, *checkpoints.read_best()

@@ -13,15 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from astra_jax.config.saved import differences
-from astra_jax.config.saved import flattened
-from astra_jax.config.saved import from_json
+from astra_jax.config.saved import differences, flatten
 from astra_jax.errors import UserError
+from astra_jax.evaluation.table import align_columns
+from astra_jax.runs.folder import RunFolder
 
 LEVELS = 4
 """How many folders below the one given a run may lie."""
-
-_PARTS = ("metrics.jsonl", "summary.json", "checkpoints")
 
 
 @dataclass
@@ -46,22 +44,24 @@ class Run:
 def find_runs(root: Path) -> list[Run]:
     """The runs in `root`, and below it down to `LEVELS` folders, by name.
 
-    A run is a folder with `config.json` and any of `metrics.jsonl`, `summary.json`, `checkpoints`.
+    A run is a folder with a config and anything that a training leaves beside it.
     Raises UserError where `root` is no folder.
     """
     root = root.expanduser()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name the one that runs lie in")
-    return [read_run(folder, _name(folder, root)) for folder in _folders(root, LEVELS, set())]
+    return [
+        read_run(RunFolder(folder), _name(folder, root)) for folder in _folders(root, LEVELS, set())
+    ]
 
 
-def read_run(folder: Path, name: str) -> Run:
+def read_run(folder: RunFolder, name: str) -> Run:
     """What the files of one run say; a file that is damaged becomes a line in `damaged`."""
     run = Run(name)
-    config = _object(folder / "config.json", run)
-    lines = _lines(folder / "metrics.jsonl", run)
-    summary = _object(folder / "summary.json", run)
-    provenance = _object(folder / "provenance.json", run)
+    config = _object(folder.config_path, run)
+    lines = _lines(folder.metrics_path, run)
+    summary = _object(folder.summary_path, run)
+    provenance = _object(folder.provenance_path, run)
     starts = provenance.get("starts")
     scored = [line for line in lines if _number(_get(line, "validation", "score")) is not None]
     best = max(scored, key=lambda e: (e["validation"]["score"], e["epoch"]), default={})
@@ -80,7 +80,7 @@ def read_run(folder: Path, name: str) -> Run:
     started = _get(first, "started")
     if not isinstance(started, str):
         try:
-            modified = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
+            modified = datetime.fromtimestamp(folder.config_path.stat().st_mtime, UTC)
             started = modified.isoformat(timespec="seconds")
         except OSError:  # a link to nowhere, or a run that is being deleted
             started = ""
@@ -91,13 +91,8 @@ def read_run(folder: Path, name: str) -> Run:
 def table(runs: Sequence[Run]) -> str:
     """Readable text: a line a run, scores in percent; then a line for each damaged file."""
     titles = ("run", "state", "epochs", "best", "valid", "tight / loose", "seconds", "started")
-    rows = [titles] + [_row(run) for run in runs]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
-    texts = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(texts + [line for run in runs for line in run.damaged])
+    text = align_columns([titles] + [_row(run) for run in runs])
+    return "\n".join([text] + [line for run in runs for line in run.damaged])
 
 
 def as_json(runs: Sequence[Run]) -> str:
@@ -111,10 +106,8 @@ def config_differences(root: Path, first: str, second: str) -> dict[str, list[An
     A key that an older run lacks has the default, as when the run is evaluated.
     Raises UserError where one is no run, or its config is damaged.
     """
-    configs = [
-        from_json(_folder(root.expanduser(), name) / "config.json") for name in (first, second)
-    ]
-    values = [flattened(config) for config in configs]
+    configs = [_find(root.expanduser(), name).config() for name in (first, second)]
+    values = [flatten(config) for config in configs]
     return {key: [of.get(key) for of in values] for key in differences(*configs)}
 
 
@@ -122,8 +115,7 @@ def difference_table(found: dict[str, list[Any]], first: str, second: str) -> st
     """Readable text of `config_differences`: key, the first's value, the second's."""
     rows = [("key", first, second)]
     rows += [(key, json.dumps(a), json.dumps(b)) for key, (a, b) in found.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{a.ljust(widths[0])}  {b.ljust(widths[1])}  {c}" for a, b, c in rows)
+    return align_columns(rows)
 
 
 def _folders(folder: Path, levels: int, seen: set[Path]) -> Iterator[Path]:
@@ -135,7 +127,7 @@ def _folders(folder: Path, levels: int, seen: set[Path]) -> Iterator[Path]:
     if real in seen:
         return
     seen.add(real)
-    if "config.json" in names and any(part in names for part in _PARTS):
+    if RunFolder(folder).is_run():
         yield folder
         return
     below = sorted(folder / name for name, is_folder in names.items() if is_folder)
@@ -147,9 +139,9 @@ def _name(folder: Path, root: Path) -> str:
     return folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
 
 
-def _folder(root: Path, name: str) -> Path:
+def _find(root: Path, name: str) -> RunFolder:
     below = root / name
-    return below if below.is_dir() else Path(name).expanduser()
+    return RunFolder(below if below.is_dir() else Path(name))
 
 
 def _object(path: Path, run: Run) -> dict[str, Any]:
@@ -192,16 +184,14 @@ def _lines(path: Path, run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _state(folder: Path, config: dict[str, Any], last: dict[str, Any], finished: bool) -> str:
+def _state(folder: RunFolder, config: dict[str, Any], last: dict[str, Any], finished: bool) -> str:
     if finished:
         return "finished"
-    saved = (path.name for path in (folder / "checkpoints" / "latest").glob("[0-9]*"))
-    step = max([int(name) for name in saved if name.isdecimal()], default=0)
     epochs = _get(config, "training", "epochs")
     total = ""
     if last.get("epoch") and isinstance(epochs, int):
         total = f" of {last['step'] // last['epoch'] * epochs}"
-    return f"{_at_work(folder / 'run.lock')} at step {step}{total}"
+    return f"{_at_work(folder.lock_path)} at step {folder.latest_step()}{total}"
 
 
 def _at_work(lock: Path) -> str:
@@ -223,8 +213,9 @@ def _at_work(lock: Path) -> str:
     return "running"
 
 
-def _scores(folder: Path, run: Run) -> Iterator[tuple[str, dict[str, float]]]:
-    for path in sorted(folder.glob("*/metrics.json")):
+def _scores(folder: RunFolder, run: Run) -> Iterator[tuple[str, dict[str, float]]]:
+    for evaluation in folder.evaluations():
+        path = evaluation.metrics_path
         blocks = _object(path, run)
         found = {name: _number(_get(blocks, name, "a_mAP")) for name in ("tight", "loose")}
         values = {name: value for name, value in found.items() if value is not None}

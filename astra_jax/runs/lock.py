@@ -13,26 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.errors import UserError
-from astra_jax.files import naming
-
-FILE_NAME = "run.lock"
+from astra_jax.files import name_in_errors
+from astra_jax.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[Callable[[], None]]:
-    """Holds `WORKDIR/run.lock`; makes the folder, and takes it away again where it stays empty.
+def lock_folder(run: RunFolder) -> Iterator[Callable[[], None]]:
+    """Holds the lock of a run's folder; makes the folder, and takes it away again where it stays empty.
 
-    The file tells the host, process and start time of the run at work. What a dead process left is
+    The file names the host, process and start time of the run at work. What a dead process left is
     taken over, and a message says so. On a file system without locks a message says so too, and
     the run goes on. Yields what gives it back, for who ends the process without leaving this.
 
     Raises:
         UserError: another process is at work in this folder.
     """
-    made = _make(workdir)
-    path = workdir / FILE_NAME
+    made = _make(run.path)
+    path = run.lock_path
     file = _take(path)
     left = _holder(os.pread(file, 4096, 0))
     if left:
@@ -50,7 +49,7 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
                 folder.rmdir()
 
     try:
-        with naming(path):
+        with name_in_errors(path):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
         yield give_back
@@ -96,7 +95,7 @@ def _take(path: Path) -> int:
 def _holder(content: bytes) -> str:
     """Who wrote a lock file, in words; empty where it says nothing."""
     try:
-        told: dict[str, Any] = json.loads(content)
-        return f"host {told['host']}, process {told['process']}, since {told['started']}"
+        holder: dict[str, Any] = json.loads(content)
+        return f"host {holder['host']}, process {holder['process']}, since {holder['started']}"
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""

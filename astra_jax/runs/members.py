@@ -10,27 +10,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from astra_jax.config.check import check
-from astra_jax.config.saved import flattened
-from astra_jax.config.saved import from_json
 from astra_jax.config.load import override
-from astra_jax.data.normalization import Normalizations
-from astra_jax.data.normalization import normalized
-from astra_jax.data.sources import DataSpec
+from astra_jax.config.saved import flatten
 from astra_jax.data.halves import Half
-from astra_jax.data.layout import check_roots
 from astra_jax.data.index import index_halves
+from astra_jax.data.layout import check_roots
+from astra_jax.data.normalization import Normalizations, normalize
+from astra_jax.data.sources import DataSpec
+from astra_jax.devices import host_copy, make_mesh, replicated
 from astra_jax.errors import UserError
-from astra_jax.model import ModelConfig
-from astra_jax.runs.prepare import matches_of
-from astra_jax.runs.prepare import model_of
-from astra_jax.runs.prepare import normalizations_of
-from astra_jax.spotting.inference import suppression_of
+from astra_jax.model import SpottingModel, abstract_params
+from astra_jax.runs.components import Components
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.prepare import matches_of, normalizations_of
+from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.checkpoints import Checkpoints
-from astra_jax.model.initial_values import abstract_params
-from astra_jax.devices import host_copy
-from astra_jax.devices import make_mesh
-from astra_jax.devices import replicated
 
 _SAME = ("data.classes", "clip.seconds", "clip.positions_per_second")
 # What decides how predictions become spots: one for all, but it can be set for all.
@@ -42,74 +36,74 @@ _SET_ALIKE_GROUP = "inference.suppression."
 class Member:
     """A run of an evaluation, its config checked; nothing else of its folder is read yet."""
 
-    workdir: Path
-    config: ConfigDict
-    spec: DataSpec
-    model_config: ModelConfig
+    folder: RunFolder
+    settings: Settings
+    model: SpottingModel
 
     def restore(self) -> tuple[int, Any]:
         """Step and parameters, as NumPy arrays, of the best checkpoint; raises UserError."""
-        abstract = abstract_params(self.model_config, replicated(make_mesh()))
-        folder = self.workdir.expanduser()
-        with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        abstract = abstract_params(self.model, replicated(make_mesh()))
+        latest, best = self.folder.latest_checkpoints, self.folder.best_checkpoints
+        with contextlib.closing(Checkpoints(latest, best, read_only=True)) as checkpoints:
             step, params = checkpoints.restore_best(abstract)
         return step, host_copy(params)
 
 
-def open_members(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) -> list[Member]:
+def open_members(
+    workdirs: Sequence[Path], overrides: Sequence[str], components: Components
+) -> list[Member]:
     """The runs in these folders, checked each by itself and against the first.
 
     Raises:
         UserError: a config that can't be used, or two that don't go together: classes, the
             positions of a clip and what makes spots of predictions must be the same.
     """
+    folders = [RunFolder(workdir) for workdir in workdirs]
     members = []
-    for workdir, config in zip(workdirs, configs, strict=True):
-        with _named(workdir, workdirs):
-            check(config)
-            suppression_of(config)
-            spec = DataSpec.from_config(config.data)
-            members.append(Member(workdir, config, spec, model_of(config)))
+    for folder, config in zip(folders, _read_configs(folders, overrides), strict=True):
+        with _name_in_errors(folder, folders):
+            settings = Settings.from_config(resolve(config, folder))
+            members.append(Member(folder, settings, components.make_model(settings.model)))
     for other in members[1:]:
         _check_agreement(members[0], other)
     return members
 
 
-def read_configs(workdirs: Sequence[Path], overrides: Sequence[str]) -> list[ConfigDict]:
+def _read_configs(folders: Sequence[RunFolder], overrides: Sequence[str]) -> list[ConfigDict]:
     """The configs of runs, overridden; raises UserError.
 
     An override of a key that only some of them have (`data.audio.mels`: one is without audio) is
     for those.
     """
-    saved = [from_json(workdir.expanduser() / "config.json") for workdir in workdirs]
+    saved = [folder.config() for folder in folders]
     somewhere = [argument for argument in overrides if any(_has(c, argument) for c in saved)]
     configs = []
-    for workdir, config in zip(workdirs, saved, strict=True):
+    for folder, config in zip(folders, saved, strict=True):
         own = [
             argument
             for argument in overrides
             if argument not in somewhere or _has(config, argument)
         ]
-        with _named(workdir, workdirs):
+        with _name_in_errors(folder, folders):
             configs.append(override(config, own))
     return configs
 
 
 def matches_of_all(members: Sequence[Member], split: str) -> tuple[str, ...]:
     """The matches of a split, which must be the same for all members; raises UserError."""
-    workdirs = [member.workdir for member in members]
+    folders = [member.folder for member in members]
     found = []
     for member in members:
-        with _named(member.workdir, workdirs):
-            check_roots(member.spec, labelled=False)  # before the split, whose list may lie there
-            found.append(matches_of(member.config, split))
+        with _name_in_errors(member.folder, folders):
+            check_roots(member.settings.data, labelled=False)  # before the split, whose list may lie there
+            found.append(matches_of(member.settings, split))
     first, matches = members[0], found[0]
     for other, of_other in zip(members[1:], found[1:], strict=True):
         if differing := sorted(set(matches) ^ set(of_other)):
             where = first if differing[0] in matches else other
             raise UserError(
-                f"{first.workdir} and {other.workdir}: data.splits.{split} names different matches "
-                f"({differing[0]} only in {where.workdir}): give a list of matches, --split FILE"
+                f"{first.folder} and {other.folder}: data.splits.{split} names different matches "
+                f"({differing[0]} only in {where.folder}): give a list of matches, --split FILE"
             )
     return matches
 
@@ -120,13 +114,13 @@ def index_members(members: Sequence[Member], matches: Sequence[str]) -> list[lis
     Raises:
         UserError: anything wrong with the files.
     """
-    workdirs = [member.workdir for member in members]
+    folders = [member.folder for member in members]
     indexed: dict[DataSpec, list[Half]] = {}
     for member in members:
-        with _named(member.workdir, workdirs):
-            if member.spec not in indexed:
-                indexed[member.spec] = index_halves(member.spec, matches, labelled=False)
-    return [indexed[member.spec] for member in members]
+        with _name_in_errors(member.folder, folders):
+            if member.settings.data not in indexed:
+                indexed[member.settings.data] = index_halves(member.settings.data, matches, labelled=False)
+    return [indexed[member.settings.data] for member in members]
 
 
 def normalize_members(
@@ -137,27 +131,27 @@ def normalize_members(
     Raises:
         UserError: a `normalization.json` is absent, damaged or of other sources.
     """
-    workdirs = [member.workdir for member in members]
+    folders = [member.folder for member in members]
     found: dict[tuple[Any, ...], list[Half]] = {}
     keys = []
     for member, of_member in zip(members, halves, strict=True):
-        with _named(member.workdir, workdirs):
-            own = normalizations_of(member.workdir, ())
-            keys.append((member.spec, _content(own)))
+        with _name_in_errors(member.folder, folders):
+            own = normalizations_of(member.folder, ())
+            keys.append((member.settings.data, _content(own)))
             if keys[-1] not in found:
-                found[keys[-1]] = normalized(of_member, own)
+                found[keys[-1]] = normalize(of_member, own)
     return [found[key] for key in keys]
 
 
 @contextlib.contextmanager
-def _named(workdir: Path, workdirs: Sequence[Path]) -> Iterator[None]:
+def _name_in_errors(folder: RunFolder, folders: Sequence[RunFolder]) -> Iterator[None]:
     """Where there are several folders, errors say which one they are of."""
     try:
         yield
     except UserError as error:
-        if len(workdirs) == 1 or str(error).startswith(f"{workdir}"):
+        if len(folders) == 1 or str(error).startswith(f"{folder}"):
             raise
-        raise UserError(f"{workdir}: {error}") from error
+        raise UserError(f"{folder}: {error}") from error
 
 
 def _has(config: ConfigDict, argument: str) -> bool:
@@ -172,14 +166,14 @@ def _has(config: ConfigDict, argument: str) -> bool:
 
 
 def _check_agreement(first: Member, other: Member) -> None:
-    values, of_other = flattened(first.config), flattened(other.config)
+    values, of_other = flatten(first.settings.config), flatten(other.settings.config)
     for key in values:
         alike = key in _SET_ALIKE or key.startswith(_SET_ALIKE_GROUP)
         if (key not in _SAME and not alike) or values[key] == of_other[key]:
             continue
         mend = f"set it for all: --config.{key}=VALUE" if alike else "leave one of the two out"
         raise UserError(
-            f"{first.workdir} and {other.workdir}: {key} is {reprlib.repr(values[key])} in one and "
+            f"{first.folder} and {other.folder}: {key} is {reprlib.repr(values[key])} in one and "
             f"{reprlib.repr(of_other[key])} in the other, the members of an ensemble must agree: "
             f"{mend}"
         )

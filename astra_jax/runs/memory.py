@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, one_line
 
 TRAINING = (
     "lower training.batch_size, raise training.accumulation_steps (the same batch in smaller "
@@ -19,7 +19,7 @@ _LONGEST = 160
 
 
 @contextlib.contextmanager
-def shortage(mend: str) -> Iterator[None]:
+def explain_shortage(mend: str) -> Iterator[None]:
     """Turns an allocation that fails, on a device or here, into a UserError that ends in `mend`.
 
     Any other error passes as it is.
@@ -29,9 +29,9 @@ def shortage(mend: str) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not ran_out(error):
             raise
-        reason = " ".join(str(error).split())[:_LONGEST]
+        reason = one_line(error, _LONGEST)
         kind = jax.devices()[0].device_kind
-        raise UserError(f"out of memory on {kind} ({reason or 'no more said'}): {mend}") from error
+        raise UserError(f"out of memory on {kind} ({reason}): {mend}") from error
 
 
 def ran_out(error: BaseException) -> bool:

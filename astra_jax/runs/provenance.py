@@ -16,9 +16,8 @@ import jax
 
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.halves import Half
+from astra_jax.data.layout import label_path
 from astra_jax.files import write_atomically
-
-FILE_NAME = "provenance.json"
 
 PACKAGES = (
     "astra_jax",
@@ -36,12 +35,11 @@ _GIT_SECONDS = 10
 _log = logging.getLogger(__name__)
 
 
-def add_start(workdir: Path, data: str, step: int) -> None:
-    """Adds one start of a run, at `step`, to `WORKDIR/provenance.json`: `{"starts": [...]}`.
+def add_start(path: Path, data: str, step: int) -> None:
+    """Adds one start of a run, at `step`, to the file at `path`: `{"starts": [...]}`.
 
     Warns where `data` (of `fingerprint`) is not what the first start had.
     """
-    path = workdir / FILE_NAME
     starts = _starts(path)
     if starts and starts[0].get("data") != data:
         _log.warning(
@@ -54,13 +52,13 @@ def add_start(workdir: Path, data: str, step: int) -> None:
     _write(path, {"starts": starts})
 
 
-def write(out: Path, data: str, **more: Any) -> None:
-    """Writes `OUT/provenance.json` of an evaluation: `record`, `data` and what else is given."""
-    _write(out / FILE_NAME, {**record(), "data": data, **more})
+def write_evaluation(path: Path, data: str, **more: Any) -> None:
+    """Writes the file of an evaluation: `record`, `data` and what else is given."""
+    _write(path, {**record(), "data": data, **more})
 
 
-def write_import(workdir: Path, file: Path, **more: Any) -> None:
-    """Writes `provenance.json` of a folder whose weights came out of `file`: `record`, `imported`.
+def write_import(path: Path, file: Path, **more: Any) -> None:
+    """Writes the file of a folder whose weights came out of `file`: `record`, `imported`.
 
     `imported` has the file's name, its SHA-256, who may have read it, and what else is given.
     """
@@ -68,16 +66,7 @@ def write_import(workdir: Path, file: Path, **more: Any) -> None:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     readers = {name: _version(name) for name in ("torch", "safetensors")}
     imported = {"file": file.name, "sha256": digest, "packages": readers, **more}
-    _write(workdir / FILE_NAME, {**record(), "imported": imported})
-
-
-def imported(workdir: Path) -> bool:
-    """Whether the weights in `workdir` were imported and not trained there."""
-    try:
-        content = json.loads((workdir / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and "imported" in content
+    _write(path, {**record(), "imported": imported})
 
 
 def record() -> dict[str, Any]:
@@ -137,7 +126,7 @@ def fingerprint(halves: Sequence[Half]) -> str:
                 continue
             size = file.offset + file.rows * file.columns * file.dtype.itemsize
             names.append([file.path.relative_to(root).as_posix(), size])
-        labels = _digest(spec.labels_root / half.match / spec.labels_file)
+        labels = _digest(label_path(spec, half.match))
         item = [half.match, half.half, half.seconds, names, labels]
         hashed.update(json.dumps(item).encode() + b"\n")
     return f"sha256:{hashed.hexdigest()}"

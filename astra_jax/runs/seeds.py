@@ -9,34 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from astra_jax.runs import provenance
-from astra_jax import runs
 from astra_jax.config.saved import digest
-from astra_jax.data.splits import SPLITS
+from astra_jax.data.index import index_halves, read_labels
 from astra_jax.data.layout import check_roots
-from astra_jax.data.index import index_halves
+from astra_jax.data.splits import SPLITS
+from astra_jax.devices import ask_first_process, is_first_process
 from astra_jax.errors import UserError
-from astra_jax.evaluation.table import aligned
-from astra_jax.files import as_file_name
-from astra_jax.files import read_mapping
-from astra_jax.files import remove_unfinished
-from astra_jax.files import write_atomically
-from astra_jax.runs.lock import locked
-from astra_jax.runs.prepare import begin
-from astra_jax.runs.prepare import check_config
-from astra_jax.runs.prepare import labels_of
-from astra_jax.runs.prepare import matches_of
-from astra_jax.runs.prepare import model_of
-from astra_jax.runs.init_from import warm_start_of
-from astra_jax.training.checkpoints import best_digest
+from astra_jax.evaluation.table import align_numbers
+from astra_jax.files import as_file_name, read_mapping, remove_unfinished, write_atomically
+from astra_jax.runs import provenance
+from astra_jax.runs.components import Components
+from astra_jax.runs.evaluate import evaluate
+from astra_jax.runs.folder import EvaluationFolder, RunFolder
+from astra_jax.runs.init_from import read_warm_start
+from astra_jax.runs.lock import lock_folder
+from astra_jax.runs.prepare import matches_of, write_simulation
+from astra_jax.runs.settings import Settings, resolve
+from astra_jax.runs.train import open_settings, train
+from astra_jax.training.checkpoints import checkpoint_digest
 from astra_jax.training.interruption import Interruption
 
-FILE_NAME = "seeds.json"
 METRICS = ("tight", "loose")
 
 _LARGEST_SEED = 2**32 - 1
@@ -79,57 +73,73 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def train_seeds(
-    config: ConfigDict, seeds: Sequence[int], split: str, workdir: Path
+    config: ConfigDict,
+    seeds: Sequence[int],
+    split: str,
+    workdir: Path,
+    components: Components = Components(),  # noqa: B008  # frozen
+    train: Callable[..., dict[str, Any]] = train,
+    evaluate: Callable[..., dict[str, Any] | None] = evaluate,
 ) -> dict[str, Any] | None:
     """Trains `config` with each seed and evaluates its best epoch on a split, one after the other.
 
-    Each seed has its run in `WORKDIR/seed_N`, its evaluation in `WORKDIR/seed_N/SPLIT`; simulated
-    matches are shared. What is finished there is kept: the same call goes on where it stopped.
-    `WORKDIR/seeds.json` is written behind each seed.
+    Each seed has its run in `WORKDIR/seed_N`, its evaluation in a folder there that is named like
+    the split; simulated matches are shared. What is finished there is kept: the same call goes on
+    where it stopped. The scores of all are written after each seed.
 
     Returns:
-        The content of `seeds.json` (`summary`); None in all processes but the first.
+        What is written (`summary`); None in all processes but the first.
 
     Raises:
         UserError: anything a user can mend. What can be known before the first training, is.
         Interrupted: a signal came; all is saved.
     """
-    workdir = workdir.expanduser()
-    _check_folder(workdir)
-    check_config(config)
-    _check_named(config, split)
-    for seed in seeds:
-        runs.check_same_run(_with_seed(config, seed), _folder(workdir, seed))
-    begins = next((seed for seed in seeds if not _folder(workdir, seed).exists()), None)
+    folder = RunFolder(workdir)
+    _check_folder(folder)
+    config = resolve(config, folder)  # all seeds share simulated matches
+    settings = Settings.from_config(config)
+    _check_named(settings, split)
+    own = {seed: _with_seed(config, seed) for seed in seeds}
+    opened = {seed: open_settings(own[seed], folder.seed(seed)) for seed in seeds}
+    begins = next((seed for seed in seeds if not folder.seed(seed).path.exists()), None)
     if begins is not None:  # before simulated matches are written
-        warm_start_of(config, model_of(config), _folder(workdir, begins))
-    first = jax.process_index() == 0
-    lock = locked(workdir) if first else contextlib.nullcontext(lambda: None)
-    with lock as give_back, Interruption(at_once=give_back).watched():
+        model = components.make_model(settings.model)
+        read_warm_start(opened[begins], folder.seed(begins), model)
+    first = is_first_process()
+    lock = lock_folder(folder) if first else contextlib.nullcontext(lambda: None)
+    with lock as give_back, Interruption(at_once=give_back).watch():
         if first:
-            remove_unfinished(workdir)
-        data = _data_of(config, split, workdir)
+            remove_unfinished(folder.path)
+        data = _fingerprint_of(settings, split)
         done: dict[int, Scored] = {}
         for number, seed in enumerate(seeds, start=1):
             _log.info("seed %d, number %d of %d", seed, number, len(seeds))
-            folder = _folder(workdir, seed)
-            out = folder / as_file_name(split)[-_LONGEST_NAME:]
-            own = _with_seed(config, seed)
-            scored = _found(own, folder, out, split, data)
+            run = folder.seed(seed)
+            out = EvaluationFolder(run.path / as_file_name(split)[-_LONGEST_NAME:])
+            scored = _find_scores(opened[seed], run, out, split, data)
             # Another process may see the files of the first one late.
-            if missing := not _first_process_says(scored is not None):
-                trained = runs.train(own, folder, at_once=give_back)
-                scored = _evaluate(folder, out, split, trained)
+            if missing := not ask_first_process(scored is not None):
+                summary_of_run = train(
+                    own[seed], run.path, at_once=give_back, components=components
+                )
+                if first:
+                    # Without its scores an earlier evaluation counts no more, even if this one is
+                    # cut off.
+                    out.metrics_path.unlink(missing_ok=True)
+                blocks = evaluate(run.path, split, out.path, components=components)
+                if blocks is None:
+                    raise UserError(f"--split {split}: its labels are gone: bring them back")
+                scored = _read_scores(blocks, summary_of_run["best_epoch"])
             if first and scored is not None:
                 done[seed] = scored
                 if missing or number == len(seeds):
-                    content = json.dumps(summary(split, done), indent=1)
-                    write_atomically(workdir / FILE_NAME, content + "\n")
-    return summary(split, done) if first else None
+                    content = json.dumps(summarize(split, done), indent=1)
+                    write_atomically(folder.seeds_path, content + "\n")
+    return summarize(split, done) if first else None
 
 
-def summary(split: str, done: Mapping[int, Scored]) -> dict[str, Any]:
-    """The content of `seeds.json`: each seed's scores, their mean and standard deviation.
+def summarize(split: str, done: Mapping[int, Scored]) -> dict[str, Any]:
+    """What is written of several seeds: each seed's scores, their mean and standard deviation.
 
     The deviation is the sample's (n - 1), None for one seed. All are fractions.
     """
@@ -144,7 +154,7 @@ def summary(split: str, done: Mapping[int, Scored]) -> dict[str, Any]:
 
 
 def table(content: Mapping[str, Any]) -> str:
-    """Readable text of `seeds.json`, in percent: a line a seed, then mean and deviation."""
+    """Readable text of `summarize`, in percent: a line a seed, then mean and deviation."""
 
     def percent(values: Mapping[str, float | None]) -> list[str]:
         found = (values[metric] for metric in METRICS)
@@ -159,7 +169,7 @@ def table(content: Mapping[str, Any]) -> str:
     ]
     rows.append(("mean", percent(content["mean"])))
     rows.append(("standard deviation", percent(content["standard_deviation"])))
-    return aligned(rows)
+    return align_numbers(rows)
 
 
 def _over(done: Sequence[Scored], statistic: Callable[[list[float]], float | None]) -> Any:
@@ -178,31 +188,24 @@ def _deviation(values: list[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _folder(workdir: Path, seed: int) -> Path:
-    return workdir / f"seed_{seed}"
-
-
 def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    copy = config.copy_and_resolve_references()
+    copy = ConfigDict(config)
     copy.seed = seed
     return copy
 
 
-def _check_folder(workdir: Path) -> None:
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
-    if (workdir / "config.json").exists():
-        raise UserError(
-            f"{workdir}: is the folder of one run: choose another --workdir for --seeds"
-        )
+def _check_folder(folder: RunFolder) -> None:
+    folder.check_is_no_file()
+    if folder.config_path.exists():
+        raise UserError(f"{folder}: is the folder of one run: choose another --workdir for --seeds")
 
 
-def _check_named(config: ConfigDict, split: str) -> None:
+def _check_named(settings: Settings, split: str) -> None:
     """Refuses what is neither one of the config's splits nor a list of matches that is there.
 
     A config that names its own splits does not mean SoccerNet's by theirs.
     """
-    splits = config.data.splits.to_dict()
+    splits = settings.splits
     if splits.get(split):
         return  # simulated lists may not be written yet
     if split in splits or split in SPLITS:
@@ -211,19 +214,19 @@ def _check_named(config: ConfigDict, split: str) -> None:
             f"--split {split}: the config has no such split (data.splits has {there}): choose "
             "another, or a text file of matches"
         )
-    matches_of(config, split)
+    matches_of(settings, split)
 
 
-def _data_of(config: ConfigDict, split: str, workdir: Path) -> str:
+def _fingerprint_of(settings: Settings, split: str) -> str:
     """The fingerprint of the split's matches, all of which must be there and labelled.
 
-    Simulated matches are written first, once for all seeds: the config gets their `data.root`.
+    Simulated matches are written first, once for all seeds.
     """
-    spec, _ = begin(config, workdir)
-    check_roots(spec, labelled=True)
-    matches = matches_of(config, split)
-    halves = index_halves(spec, matches, labelled=False)
-    if labels_of(spec, matches) is None:
+    write_simulation(settings)
+    check_roots(settings.data, labelled=True)
+    matches = matches_of(settings, split)
+    halves = index_halves(settings.data, matches, labelled=False)
+    if read_labels(settings.data, matches) is None:
         raise UserError(
             f"--split {split}: its matches have no labels to score: choose another split, or "
             "train one run and predict this one by `astra evaluate`"
@@ -231,44 +234,35 @@ def _data_of(config: ConfigDict, split: str, workdir: Path) -> str:
     return provenance.fingerprint(halves)
 
 
-def _found(config: ConfigDict, folder: Path, out: Path, split: str, data: str) -> Scored | None:
+def _find_scores(
+    settings: Settings, run: RunFolder, out: EvaluationFolder, split: str, data: str
+) -> Scored | None:
     """What a finished seed's evaluation says; None where there is none of just this.
 
     That is: the config, the split, the fingerprint `data` of its matches, the bytes of the best
     checkpoint.
     """
-    trained = read_mapping(folder / "summary.json")
-    told = read_mapping(out / provenance.FILE_NAME)
-    blocks = read_mapping(out / "metrics.json")
-    if trained is None or told is None or blocks is None or not (out / "results.zip").is_file():
+    trained = run.summary()
+    evaluated = read_mapping(out.provenance_path)
+    blocks = read_mapping(out.metrics_path)
+    if trained is None or evaluated is None or blocks is None or not out.zip_path.is_file():
         return None
     try:
         epoch = int(trained["best_epoch"])
         step = epoch * (int(trained["steps"]) // int(trained["epochs"]))
-        scored = _scored(blocks, epoch)
+        scored = _read_scores(blocks, epoch)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):  # damaged
         return None
-    if any(scores.keys() != set(config.data.classes) for scores in scored.per_class.values()):
+    if any(scores.keys() != set(settings.data.classes) for scores in scored.per_class.values()):
         return None
-    weights = best_digest(folder, step)
+    weights = checkpoint_digest(run.best_checkpoints, step)
     expected = {"split": split, "data": data, "step": step, "checkpoint": weights}
-    expected["config"] = digest(config)
-    same = all(told.get(key) == value for key, value in expected.items())
+    expected["config"] = digest(settings.config)
+    same = all(evaluated.get(key) == value for key, value in expected.items())
     return scored if same and weights is not None else None
 
 
-def _evaluate(folder: Path, out: Path, split: str, trained: Mapping[str, Any]) -> Scored:
-    """Evaluates a finished seed."""
-    if jax.process_index() == 0:
-        # Without its scores an earlier evaluation counts no more, even if this one is cut off.
-        (out / "metrics.json").unlink(missing_ok=True)
-    blocks = runs.evaluate(folder, split, out)
-    if blocks is None:
-        raise UserError(f"--split {split}: its labels are gone: bring them back")
-    return _scored(blocks, trained["best_epoch"])
-
-
-def _scored(blocks: Mapping[str, Any], best_epoch: int) -> Scored:
+def _read_scores(blocks: Mapping[str, Any], best_epoch: int) -> Scored:
     return Scored(
         best_epoch,
         {metric: float(blocks[metric]["a_mAP"]) for metric in METRICS},
@@ -277,10 +271,3 @@ def _scored(blocks: Mapping[str, Any], best_epoch: int) -> Scored:
             for metric in METRICS
         },
     )
-
-
-def _first_process_says(yes: bool) -> bool:
-    """Process 0's answer, in every process."""
-    if jax.process_count() == 1:
-        return yes
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(yes)))

@@ -1,69 +1,64 @@
-"""A run and its folder: puts training, spotting and evaluation together."""
+"""A training from its config to its summary, from top to bottom."""
 
 import contextlib
-import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from astra_jax.runs import memory
-from astra_jax.runs import provenance
-from astra_jax.config.saved import differences
-from astra_jax.config.saved import from_json
-from astra_jax.config.saved import may_differ
-from astra_jax.config.saved import to_json
-from astra_jax.data import normalization
+from astra_jax.config.saved import differences, may_differ, plain, to_json
+from astra_jax.data.normalization import save_normalizations
+from astra_jax.devices import host_copy, is_first_process, replicated
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import average_maps
-from astra_jax.runs.evaluate import evaluate
-from astra_jax.files import read_mapping
-from astra_jax.files import remove_unfinished
-from astra_jax.files import write_atomically
-from astra_jax.runs.lock import locked
-from astra_jax.model import ASTRA
-from astra_jax.runs.prepare import Prepared
-from astra_jax.runs.prepare import check_config
-from astra_jax.runs.prepare import prepare
-from astra_jax.spotting.inference import Predictor
+from astra_jax.files import remove_unfinished, write_atomically
+from astra_jax.model import count_parameters
+from astra_jax.runs import provenance
+from astra_jax.runs.components import Components, Computation, build
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.lock import lock_folder
+from astra_jax.runs.memory import EVALUATION, TRAINING, explain_shortage
+from astra_jax.runs.prepare import Prepared, Validation, prepare
+from astra_jax.runs.settings import Settings, resolve
+from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.checkpoints import has_latest
+from astra_jax.training.checkpoints import Checkpoints, has_latest
+from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
-from astra_jax.training.loop import Trainer
-from astra_jax.training.loop import Validate
-from astra_jax.devices import host_copy
-
-__all__ = ["evaluate", "train"]
+from astra_jax.training.journal import Journal
+from astra_jax.training.loop import Trainer, Validate
+from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.state import Progress, TrainState, with_params
+from astra_jax.training.trackers import TrackedRun, Trackers
 
 _log = logging.getLogger(__name__)
 
 
 def train(
-    config: ConfigDict, workdir: Path, at_once: Callable[[], None] = lambda: None
+    config: ConfigDict,
+    workdir: Path,
+    at_once: Callable[[], None] = lambda: None,
+    components: Components = Components(),  # noqa: B008  # frozen
 ) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
-    Writes `config.json`, `provenance.json`, `checkpoints/`, `metrics.jsonl` and at the end
-    `summary.json`, whose content it returns. `at_once` is called before a signal ends the process
-    with nothing to save.
+    Writes what `runs.folder` lists, and returns the content of the summary. `at_once` is called
+    before a signal ends the process with nothing to save. `components`: what the run is computed
+    with.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
         Interrupted: a signal came; all is saved.
     """
-    workdir = workdir.expanduser()
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"{workdir}: is a file: choose a folder for --workdir")
+    folder = RunFolder(workdir)
     # All that can be wrong with a config is found out before anything is written.
-    check_config(config)
-    _check_not_imported(workdir)
-    check_same_run(config, workdir)
+    settings = open_settings(config, folder)
     # One process speaks for all: the others wait for it wherever they meet.
-    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(lambda: None)
+    lock = lock_folder(folder) if is_first_process() else contextlib.nullcontext(lambda: None)
     with lock as give_back:
 
         def leave() -> None:
@@ -71,159 +66,247 @@ def train(
             at_once()
 
         interruption = Interruption(at_once=leave)
-        with interruption.watched():
-            summary = _train(config, workdir, interruption)
+        with interruption.watch(), explain_shortage(TRAINING):
+            summary = _train(settings, folder, interruption, components)
     # A signal that came too late to stop the run still ends what would come after it.
     interruption.check()
     return summary
 
 
-def _train(config: ConfigDict, workdir: Path, interruption: Interruption) -> dict[str, Any]:
-    """`train` in a folder that is ours."""
-    if jax.process_index() == 0:
-        remove_unfinished(workdir)
-    prepared = prepare(config, workdir)
-    validate = _validator(prepared, interruption)
-    with memory.shortage(memory.TRAINING):
+def open_settings(config: ConfigDict, folder: RunFolder) -> Settings:
+    """The settings that `config` has as the run in `folder`, which they must not contradict.
+
+    Raises:
+        UserError: a value that can't be used, or a folder that is no place for this run.
+    """
+    folder.check_is_no_file()
+    settings = Settings.from_config(resolve(config, folder, init_from=_first_start(config, folder)))
+    settings.training.check_devices(jax.device_count())
+    settings.trackers.check_installed()
+    _check_folder(settings.config, folder)
+    return settings
+
+
+def _train(
+    settings: Settings, folder: RunFolder, interruption: Interruption, components: Components
+) -> dict[str, Any]:
+    """`train` in a folder that is ours: data, state, steps, summary."""
+    if is_first_process():
+        remove_unfinished(folder.path)
+    prepared = prepare(settings, folder, components.make_model(settings.model))
+    run = build(settings, prepared.stream.steps_per_epoch, components)
+    with _open_checkpoints(folder) as checkpoints:
+        state, progress = _restore_or_start(run, checkpoints, prepared)
         trainer = Trainer(
-            config,
-            prepared.model_config,
+            settings.training,
+            folder.path,
             prepared.stream,
-            workdir,
-            validate,
+            run.step,
+            run.mesh,
+            state,
+            progress,
+            checkpoints,
+            _open_journal(settings, folder, prepared),
+            make_validate(settings, prepared.validation, interruption, components),
             interruption,
-            prepared.warm_start,
+            components.put_batch,
         )
-        # It holds the parameters of another run, which have done their part.
-        prepared = dataclasses.replace(prepared, warm_start=None)
-        with trainer.closing():
-            return _run(trainer, prepared)
+        if progress.finished:
+            if (summary := _finished_summary(settings, folder, trainer)) is not None:
+                return summary
+        else:
+            _say_what_trains(settings, folder, prepared, state)
+        if is_first_process():
+            _write_down(settings, folder, prepared, trainer)
+        # Each step takes the place of the state before, and nothing needs another run's parameters
+        # any more: no name here may keep them.
+        del prepared, run, state
+        trainer.run()
+        summary = _summarize(trainer)
+        if is_first_process():
+            write_atomically(folder.summary_path, json.dumps(summary, indent=1) + "\n")
+        return summary
 
 
-def _run(trainer: Trainer, prepared: Prepared) -> dict[str, Any]:
-    """The run itself, and the files of its folder beside the trainer's own."""
-    workdir, config = trainer.workdir, prepared.config
-    if trainer.progress.finished:
-        _log.info("%s: this run is finished; evaluate it, or choose another --workdir", workdir)
-        path = workdir / "config.json"
-        # Its data may lie elsewhere now.
-        outdated = not path.exists() or differences(config, from_json(path))
-        if jax.process_index() == 0 and outdated:
-            write_atomically(path, to_json(config))
-        # Absent or damaged, it is written anew.
-        summary = read_mapping(workdir / "summary.json")
-        if summary is not None and summary.keys() >= _summary(trainer).keys():
-            return summary
-    else:
-        _log.info(
-            "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
-            workdir,
-            f"{trainer.parameters:,}",
-            f", {trainer.trained_parameters:,} of them trained" if config.freeze else "",
-            len(prepared.halves) // 2,
-            trainer.stream.steps_per_epoch * config.training.batch_size,
-            jax.device_count(),
-            jax.devices()[0].device_kind,
-        )
-        if config.training.epochs == 1 and config.optimizer.schedule == "epoch":
-            _log.warning(
-                "training.epochs is 1, and the last epoch trains at a rate of 0: nothing is "
-                "learned; give it more, or optimizer.schedule=step"
-            )
-    if jax.process_index() == 0:
-        _write_down(trainer, prepared)
-    trainer.run()
-    summary = _summary(trainer)
-    if jax.process_index() == 0:
-        write_atomically(workdir / "summary.json", json.dumps(summary, indent=1) + "\n")
-    return summary
+@contextlib.contextmanager
+def _open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
+    """The run's checkpoints, closed in the end, however it comes."""
+    checkpoints = Checkpoints(folder.latest_checkpoints, folder.best_checkpoints)
+    try:
+        yield checkpoints
+    except BaseException:
+        # Closing waits for every process: one that failed alone would never end.
+        if jax.process_count() == 1:
+            with contextlib.suppress(UserError):  # a full disk's, which was raised already
+                checkpoints.close()
+        raise
+    checkpoints.close()
 
 
-def _write_down(trainer: Trainer, prepared: Prepared) -> None:
-    """Config, normalisation and provenance, into the run's folder."""
-    workdir = trainer.workdir
-    write_atomically(workdir / "config.json", to_json(prepared.config))
-    normalization.save(workdir / normalization.FILE_NAME, prepared.normalizations)
-    if not trainer.progress.finished:
-        data = provenance.fingerprint(prepared.data_halves)
-        provenance.add_start(workdir, data, step=int(trainer.state.step))
+def _restore_or_start(
+    run: Computation, checkpoints: Checkpoints, prepared: Prepared
+) -> tuple[TrainState, Progress]:
+    """The newest checkpoint; where there is none the fresh state, warm-started where asked."""
+    if checkpoints.latest_step() is None:
+        if prepared.warm_start is None:
+            return run.state, Progress()
+        params = prepared.warm_start(host_copy(run.state.params))
+        return with_params(run.state, params, run.mesh), Progress()
+    sharding = replicated(run.mesh)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), run.state
+    )
+    state, progress = checkpoints.restore_latest(abstract)
+    return state, progress
 
 
-def _summary(trainer: Trainer) -> dict[str, Any]:
-    progress = trainer.progress
-    return {
-        "best_epoch": progress.best_epoch,
-        "best_validation_tight": progress.best_score,
-        "steps": int(trainer.state.step),
-        "epochs": int(trainer.state.step) // trainer.stream.steps_per_epoch,
-        "parameters": trainer.parameters,
-        "seconds": round(progress.seconds, 1),
-        "devices": jax.device_count(),
-        "device_kind": jax.devices()[0].device_kind,
-    }
+def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> Journal:
+    """What the run says of itself, to its folder, the terminal and the trackers."""
+    steps_per_epoch = prepared.stream.steps_per_epoch
+    tracked = TrackedRun(
+        name=folder.path.absolute().name,
+        config=plain(settings.config),
+        tensorboard_folder=folder.tensorboard,
+        wandb_folder=folder.path,
+        run_id_file=folder.tracker_id_path,
+    )
+    return Journal(
+        folder.metrics_path,
+        steps_per_epoch,
+        settings.training.epochs * steps_per_epoch,
+        settings.training.batch_size,
+        learning_rate_schedule(settings.optimizer, steps_per_epoch),
+        lambda step: Trackers(settings.trackers, tracked, step),
+    )
 
 
-def _validator(prepared: Prepared, interruption: Interruption) -> Validate | None:
+def make_validate(
+    settings: Settings,
+    validation: Validation | None,
+    interruption: Interruption,
+    components: Components,
+) -> Validate | None:
     """Scores of whole matches of the validation split, by the real inference."""
-    validation, config, classes = prepared.validation, prepared.config, prepared.spec.classes
     if validation is None:
         return None
-    model = ASTRA(prepared.model_config)
-    predictor: Predictor | None = None
+    halves, labels, classes = validation.halves, validation.labels, settings.data.classes
+    apply = components.compile_apply(components.make_model(settings.model))
+    forward: Forward | None = None
 
     def validate(params: Any) -> dict[str, float]:
-        nonlocal predictor
-        with memory.shortage(memory.EVALUATION):
+        nonlocal forward
+        with explain_shortage(EVALUATION):
             params = host_copy(params)
-            if predictor is None:
-                predictor = Predictor(config, model, params)
+            if forward is None:
+                forward = Forward(apply, params, components.make_local_mesh())
             else:
-                predictor.replace_params(params)
-            predictions = predict_matches(predictor, validation.halves, classes, interruption.check)
-        blocks = average_maps(validation.labels, predictions, ("tight", "loose"), classes)
+                forward.replace_params(params)
+            predictor = Predictor(settings.inference, [(forward, halves)])
+            predictions = predict_matches(predictor, halves, classes, interruption.check)
+        blocks = average_maps(labels, predictions, ("tight", "loose"), classes)
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
 
     return validate
 
 
-def _keep_start(config: ConfigDict, workdir: Path) -> None:
-    """Lets a run that goes on say what it began from, wherever that lies now: it isn't read again.
+def _say_what_trains(
+    settings: Settings, folder: RunFolder, prepared: Prepared, state: TrainState
+) -> None:
+    trained, _ = partition(state.params, settings.freeze)
+    frozen = f", {count_parameters(trained):,} of them trained" if settings.freeze else ""
+    _log.info(
+        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
+        folder,
+        f"{count_parameters(state.params):,}",
+        frozen,
+        len(prepared.halves) // 2,
+        prepared.stream.steps_per_epoch * settings.training.batch_size,
+        jax.device_count(),
+        jax.devices()[0].device_kind,
+    )
+    if settings.training.epochs == 1 and settings.optimizer.schedule == "epoch":
+        _log.warning(
+            "training.epochs is 1, and the last epoch trains at a rate of 0: nothing is "
+            "learned; give it more, or optimizer.schedule=step"
+        )
 
-    One that began from nothing, or that goes on as if it had, is left to `_check_same_run`.
+
+def _finished_summary(
+    settings: Settings, folder: RunFolder, trainer: Trainer
+) -> dict[str, Any] | None:
+    """What a finished run wrote at its end; None where that is gone or damaged."""
+    _log.info("%s: this run is finished; evaluate it, or choose another --workdir", folder)
+    # Its data may lie elsewhere now.
+    path = folder.config_path
+    outdated = not path.exists() or differences(settings.config, folder.config())
+    if is_first_process() and outdated:
+        write_atomically(path, to_json(settings.config))
+    summary = folder.summary()
+    whole = summary is not None and summary.keys() >= _summarize(trainer).keys()
+    return summary if whole else None
+
+
+def _write_down(
+    settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer
+) -> None:
+    """Config, normalisation and provenance, into the run's folder."""
+    write_atomically(folder.config_path, to_json(settings.config))
+    save_normalizations(folder.normalization_path, prepared.normalizations)
+    if not trainer.progress.finished:
+        data = provenance.fingerprint(prepared.data_halves)
+        provenance.add_start(folder.provenance_path, data, step=int(trainer.state.step))
+
+
+def _summarize(trainer: Trainer) -> dict[str, Any]:
+    """The content of the run's summary."""
+    progress, steps = trainer.progress, int(trainer.state.step)
+    return {
+        "best_epoch": progress.best_epoch,
+        "best_validation_tight": progress.best_score,
+        "steps": steps,
+        "epochs": steps // trainer.stream.steps_per_epoch,
+        "parameters": count_parameters(trainer.state.params),
+        "seconds": round(progress.seconds, 1),
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+    }
+
+
+def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
+    """What the run in `folder` says that it began from, where it goes on: it isn't read again.
+
+    One that began from nothing, or that goes on as if it had, is left to `_check_folder`.
     """
-    path = workdir / "config.json"
-    if config.init_from is None or not path.exists() or not has_latest(workdir):
-        return
-    began = from_json(path).init_from
-    if began is not None and began != config.init_from:
+    named: str | None = config.get("init_from")
+    if named is None or not folder.config_path.exists() or not has_latest(folder.latest_checkpoints):
+        return named
+    began: str | None = folder.config().init_from
+    if began is not None and began != named:
         _log.info(
             "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
-            *(workdir, began, config.init_from),
+            *(folder, began, named),
         )
-        config.init_from = began
+        return began
+    return named
 
 
-def _check_not_imported(workdir: Path) -> None:
-    """Imported weights are none that a training of this folder could have left or go on from."""
-    if provenance.imported(workdir):
-        raise UserError(
-            f"{workdir}: holds imported weights, which nothing trains over: to start from them "
-            f"give --config.init_from={workdir} and another --workdir"
-        )
-
-
-def check_same_run(config: ConfigDict, workdir: Path) -> None:
+def _check_folder(config: FrozenConfigDict, folder: RunFolder) -> None:
     """Raises UserError for a folder that is another run's: only where the data lie may differ."""
-    _keep_start(config, workdir)
-    if any(workdir.glob("seed_*/config.json")):
+    if folder.is_imported():
+        # Nothing that a training of this folder could have left, or go on from.
         raise UserError(
-            f"{workdir}: holds the runs of several seeds: give --seeds, or another --workdir"
+            f"{folder}: holds imported weights, which nothing trains over: to start from them "
+            f"give --config.init_from={folder} and another --workdir"
         )
-    path = workdir / "config.json"
-    if not path.exists() or not (workdir / "checkpoints").exists():
+    if folder.holds_seeds():
+        raise UserError(
+            f"{folder}: holds the runs of several seeds: give --seeds, or another --workdir"
+        )
+    path = folder.config_path
+    if not path.exists() or not folder.checkpoints.exists():
         return
-    changed = [key for key in differences(config, from_json(path)) if not may_differ(key)]
+    changed = [key for key in differences(config, folder.config()) if not may_differ(key)]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "

@@ -57,7 +57,7 @@ def from_state_dict(
         sources=(SourceConfig(sizes.rows, sizes.widths),),
         audio=sizes.audio,
         positions=sizes.positions,
-        classes=sizes.outputs - 1,
+        num_classes=sizes.outputs - 1,
         dim=sizes.dim,
         heads=heads,
         feed_forward=sizes.feed_forward,

@@ -47,7 +47,7 @@ class Sizes:
             widths=source.widths,
             audio=config.audio,
             positions=config.positions,
-            outputs=config.classes + 1,
+            outputs=config.num_classes + 1,
             dim=config.dim,
             feed_forward=config.feed_forward,
             encoder_layers=config.encoder_layers,

@@ -68,6 +68,8 @@ class Trainer:
         stream: TrainingStream,
         step: TrainStep,
         mesh: Mesh,
+        state: TrainState,
+        progress: Progress,
         checkpoints: Checkpoints,
         journal: Journal,
         validate: Validate | None,
@@ -75,19 +77,19 @@ class Trainer:
         put: Callable[..., dict[str, Any]] = put_batch,
     ) -> None:
         self.config, self.workdir, self.stream = config, workdir, stream
-        self.step, self.mesh = step, mesh
+        self.step, self.mesh, self.state, self.progress = step, mesh, state, progress
         self.checkpoints, self.journal, self.validate = checkpoints, journal, validate
         self.interruption, self._put = interruption, put
         # An epoch in which nothing is learned ends the run, however few steps it has.
         self._most_skipped = min(config.most_skipped_steps, stream.steps_per_epoch)
+        journal.cut(int(state.step))
 
-    def run(self, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
-        """Trains to the end (or to the early stop) and returns where it got to."""
-        self.state, self.progress = state, progress
-        start = int(state.step)
+    def run(self) -> Progress:
+        """Trains to the end (or to the early stop) and returns how it went."""
+        start = int(self.state.step)
         self._started = time.monotonic() - self.progress.seconds
-        if progress.finished:
-            return state, progress
+        if self.progress.finished:
+            return self.progress
         epochs = self.config.epochs
         stream = self.stream.batches(start, epochs * self.stream.steps_per_epoch)
         with contextlib.closing(stream) as batches, self.journal.open(start):
@@ -96,7 +98,7 @@ class Trainer:
                 self._end_epoch(epoch + 1)
                 if self.progress.finished:
                     break
-        return self.state, self.progress
+        return self.progress
 
     def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Any]]) -> None:
         """Steps to the end of epoch `epoch` (from 0). Metrics are read one step late."""

@@ -22,17 +22,15 @@ class TrackersConfig:
 
     @classmethod
     def from_config(cls, logging: Mapping[str, Any]) -> "TrackersConfig":
-        """Reads the config's section `logging`.
+        """Reads the config's section `logging`."""
+        return cls(**logging)
 
-        Raises:
-            UserError: it asks for a package that is not installed.
-        """
-        config = cls(**logging)
-        if config.tensorboard:
+    def check_installed(self) -> None:
+        """Raises UserError where a package that is asked for is not installed."""
+        if self.tensorboard:
             _package("tensorboardX", "config.logging.tensorboard", extra="tensorboard")
-        if config.wandb_project:
+        if self.wandb_project:
             _package("wandb", "config.logging.wandb_project", extra="wandb")
-        return config
 
 
 @dataclass(frozen=True)

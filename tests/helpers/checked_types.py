@@ -22,4 +22,4 @@ def check_types(function: Callable) -> Callable:
 
 def install() -> None:
     """From now on modules of the package are imported checked."""
-    install_import_hook("astra_jax", "checked_types.check_types")
+    install_import_hook("astra_jax", "helpers.checked_types.check_types")
