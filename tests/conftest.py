@@ -14,12 +14,9 @@ for flag, value in _FLAGS.items():
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={value}".strip()
 
-import contextlib  # noqa: E402
-import functools  # noqa: E402
 import gc  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 from helpers import checked_types  # noqa: E402
@@ -51,83 +48,6 @@ def compile_once(compiled_folder: Path) -> Iterator[None]:
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def programs_once(compile_once: None) -> Iterator[None]:
-    """Runs of one config in a module share their traced programs, and the state they start from.
-
-    Tracing a tiny run takes longer than the run, each time that it is started.
-    """
-    import jax
-
-    from astra_jax.runs import members
-    from astra_jax.spotting import inference
-    from astra_jax.training import loop
-
-    optimizers: dict[str, Any] = {}
-    states: dict[Any, Any] = {}
-    programs: dict[Any, Any] = {}
-    make_optimizer, init_state = loop.make_optimizer, loop.init_state
-    begin = inference.Predictor.__init__
-
-    def optimizer_once(config: Any, steps_per_epoch: int) -> Any:
-        read = (config.optimizer, config.training.epochs, config.training.batch_size)
-        return optimizers.setdefault(
-            f"{read} {steps_per_epoch}", make_optimizer(config, steps_per_epoch)
-        )
-
-    def state_once(*args: Any, **kwargs: Any) -> Any:
-        key = (*args, *kwargs.values())
-        if key not in states:
-            state = init_state(*args, **kwargs)
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-            states[key] = jax.device_get(state), shardings
-        # A copy: the state is donated.
-        return jax.device_put(*states[key])
-
-    def begin_once(self: Any, config: Any, model: Any, params: Any) -> None:
-        begin(self, config, model, params)
-        self._apply = programs.setdefault(model, self._apply)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_optimizer", optimizer_once)
-        patch.setattr(loop, "init_state", state_once)
-        patch.setattr(loop, "make_train_step", functools.cache(loop.make_train_step))
-        patch.setattr(inference.Predictor, "__init__", begin_once)
-        # Shapes: a third of the time that a tiny evaluation takes.
-        patch.setattr(members, "abstract_params", functools.cache(members.abstract_params))
-        yield
-
-
-@contextlib.contextmanager
-def _first_device() -> Iterator[None]:
-    import jax
-
-    from astra_jax.spotting import inference
-    from astra_jax.training import loop, state
-
-    def mesh(devices: object = None) -> Any:
-        return state.make_mesh(jax.devices()[:1])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", mesh)
-        patch.setattr(inference, "make_mesh", mesh)
-        yield
-
-
-@pytest.fixture(scope="module")
-def module_on_one_device() -> Iterator[None]:
-    """The runs of a module take the first device alone: eight cost several times as much."""
-    with _first_device():
-        yield
-
-
-@pytest.fixture
-def one_device() -> Iterator[None]:
-    """The runs of a test take the first device alone."""
-    with _first_device():
-        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from astra_jax.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent
-CONFIG = str(HERE / "tiny.py")
+CONFIG = str(HERE / "helpers" / "tiny.py")
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_dry_run_measures_steps_and_leaves_nothing(tmp_path, temporary, monkey
     monkeypatch.setattr(dry_run, "STEPS", 2)
     root = write_data(tmp_path / "data")
     before = files(tmp_path)
-    arguments = ["--config", str(HERE / "tiny.py"), f"--config.data.root={root}"]
+    arguments = ["--config", str(HERE / "helpers" / "tiny.py"), f"--config.data.root={root}"]
     assert main(["train", *arguments, "--workdir", str(tmp_path / "run"), "--dry-run"]) == 0
     assert files(tmp_path) == before
     out = capsys.readouterr().out
@@ -71,7 +71,11 @@ def test_a_dry_run_measures_steps_and_leaves_nothing(tmp_path, temporary, monkey
 
 
 def test_what_would_stop_the_training_stops_the_dry_run(tmp_path, temporary, capsys):
-    arguments = ["--config", str(HERE / "tiny.py"), f"--config.data.root={tmp_path / 'none'}"]
+    arguments = [
+        "--config",
+        str(HERE / "helpers" / "tiny.py"),
+        f"--config.data.root={tmp_path / 'none'}",
+    ]
     assert main(["train", *arguments, "--workdir", str(tmp_path / "run"), "--dry-run"]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert files(tmp_path) == {temporary}

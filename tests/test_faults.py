@@ -48,7 +48,7 @@ def whole(
 
 
 def command(root: Path, workdir: Path, *more: str) -> list[str]:
-    config = ["--config", str(HERE / "tiny.py"), f"--config.data.root={root}"]
+    config = ["--config", str(HERE / "helpers" / "tiny.py"), f"--config.data.root={root}"]
     return ["train", *config, "--workdir", str(workdir), *more]
 
 

@@ -25,7 +25,7 @@ EVERYTHING_RANDOM = (
 def runs(tmp_path_factory, compiled_folder) -> tuple[WatchedRun, WatchedRun, list[Hit]]:
     """One left alone, one killed three times and then finished; where the kills hit."""
     folder = tmp_path_factory.mktemp("kills")
-    config = ["--config", str(Path(__file__).with_name("tiny.py"))]
+    config = ["--config", str(Path(__file__).with_name("helpers") / "tiny.py")]
     data = f"--config.data.root={write_data(folder / 'data')}"
     # Two devices and no optimisation: compiling and loading programs is most of the time.
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"

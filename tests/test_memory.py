@@ -52,7 +52,7 @@ def test_a_step_without_memory_ends_the_training_in_one_line(tmp_path: Path, mon
 
     monkeypatch.setattr(loop, "make_train_step", lambda *args, **kwargs: step)
     write_data(tmp_path / "data")
-    config = ["--config", str(Path(__file__).parent / "tiny.py")]
+    config = ["--config", str(Path(__file__).parent / "helpers" / "tiny.py")]
     places = ["--workdir", str(tmp_path / "run"), f"--config.data.root={tmp_path / 'data'}"]
     assert main(["train", *config, *places]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]

@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(root: Path, workdir: Path, *more: str) -> list[str]:
-    config = ["--config", str(HERE / "tiny.py"), f"--config.data.root={root}"]
+    config = ["--config", str(HERE / "helpers" / "tiny.py"), f"--config.data.root={root}"]
     return ["train", *config, "--workdir", str(workdir), *more]
 
 

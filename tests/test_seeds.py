@@ -112,7 +112,7 @@ def metrics(workdir: Path, seed: int) -> dict[str, Any]:
 
 
 def command(root: Path, workdir: Path, *more: str) -> list[str]:
-    config = ["--config", str(HERE / "tiny.py"), f"--config.data.root={root}", *SHORT]
+    config = ["--config", str(HERE / "helpers" / "tiny.py"), f"--config.data.root={root}", *SHORT]
     return ["train", *config, "--workdir", str(workdir), *more]
 
 

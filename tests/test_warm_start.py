@@ -320,7 +320,11 @@ def test_a_run_that_cannot_be_started_from_is_one_line(
 
 
 def test_a_pattern_that_matches_nothing_is_said_before_anything_is_written(first, tmp_path, capsys):
-    arguments = ["--config", str(HERE / "tiny.py"), f"--config.data.root={first / 'data'}"]
+    arguments = [
+        "--config",
+        str(HERE / "helpers" / "tiny.py"),
+        f"--config.data.root={first / 'data'}",
+    ]
     command = ["train", *arguments, "--workdir", str(tmp_path / "b"), "--config.freeze=audio/*"]
     assert main(command) == 2
     assert "error: config.freeze: 'audio/*' matches no parameter" in capsys.readouterr().err

@@ -97,7 +97,7 @@ def _train(
     run = build(settings, prepared.stream.steps_per_epoch, components)
     with _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(run, checkpoints, prepared)
-        trainer = Trainer(
+        trainer = components.make_trainer(
             settings.training,
             folder.path,
             prepared.stream,
@@ -107,7 +107,13 @@ def _train(
             progress,
             checkpoints,
             _open_journal(settings, folder, prepared),
-            make_validate(settings, prepared.validation, interruption, components),
+            components.make_validate(
+                settings,
+                prepared.validation,
+                interruption,
+                components.compile_apply(run.model),
+                components.make_local_mesh,
+            ),
             interruption,
             components.put_batch,
         )
@@ -178,36 +184,6 @@ def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> 
         learning_rate_schedule(settings.optimizer, steps_per_epoch),
         lambda step: Trackers(settings.trackers, tracked, step),
     )
-
-
-def make_validate(
-    settings: Settings,
-    validation: Validation | None,
-    interruption: Interruption,
-    components: Components,
-) -> Validate | None:
-    """Scores of whole matches of the validation split, by the real inference."""
-    if validation is None:
-        return None
-    halves, labels, classes = validation.halves, validation.labels, settings.data.classes
-    apply = components.compile_apply(components.make_model(settings.model))
-    forward: Forward | None = None
-
-    def validate(params: Any) -> dict[str, float]:
-        nonlocal forward
-        with explain_shortage(EVALUATION):
-            params = host_copy(params)
-            if forward is None:
-                forward = Forward(apply, params, components.make_local_mesh())
-            else:
-                forward.replace_params(params)
-            predictor = Predictor(settings.inference, [(forward, halves)])
-            predictions = predict_matches(predictor, halves, classes, interruption.check)
-        blocks = average_maps(labels, predictions, ("tight", "loose"), classes)
-        tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
-        return {"score": tight, "tight": tight, "loose": loose}
-
-    return validate
 
 
 def _say_what_trains(

@@ -1,6 +1,6 @@
 """The kill test: a demo run, killed 20 times, must end to the bit as the one left alone.
 
-Run:  python tests/kill_run.py --out DIR [--kills 20] [--seed 0] [ARGUMENTS of train...]
+Run:  PYTHONPATH=tests python -m helpers.kill_run --out DIR [--kills 20] [--seed 0] [ARGUMENTS of train...]
 
 Trains configs/demo.py twice: once undisturbed, once killed by SIGKILL (with all the processes that
 it started) at random moments and started again by the same command each time. At least 5 kills hit
@@ -130,7 +130,7 @@ def _aim_again(targets: list[str], hit: Counter) -> None:
 def table(hits: Sequence[Hit], faults: Sequence[str], pace: Pace, seed: int) -> str:
     """The Markdown that docs/reliability.md takes."""
     phases = Counter(hit.phase for hit in hits)
-    command = shlex.join(["python", "tests/kill_run.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "helpers.kill_run", *sys.argv[1:]])
     rows = [
         f"| {number} | {hit.phase} | {_text(hit.resumed)} | {_text(hit.step)} | "
         f"{'; '.join(hit.left) or 'nothing'} |"

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from helpers.watched_run import TEMPORARY, matches
+from helpers.watched_run import TEMPORARY, is_wanted
 from jax.sharding import SingleDeviceSharding
 
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ class WatchedRun:
         self._environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]),
             **variables,
         }
 
@@ -129,7 +129,7 @@ class WatchedRun:
             *lines, rest = (rest + new).split(b"\n")
             for line in lines:
                 heard = time.monotonic()
-                found += matches(json.loads(line), wanted)
+                found += is_wanted(json.loads(line), wanted)
                 if found >= aim.count:
                     return
             time.sleep(0.003)

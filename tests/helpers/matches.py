@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from astra_jax.config.classes import CLASSES
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
+from astra_jax.data.mixup import MixupConfig
+from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.sources import DataSpec
+from astra_jax.data.targets import ClipConfig, TargetSpec
 
 WIDE, FAST = "{half}_wide.npy", "{half}_fast.npy"
 MATCH = "league/season/A - B"
@@ -86,22 +88,26 @@ def data_config(root: Path | str | None, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def stream_config(root: Path | str | None, **data: Any) -> ml_collections.ConfigDict:
-    """What a training stream reads."""
-    return ml_collections.ConfigDict(
-        {
+def stream_config(
+    workers: int = 0,
+    mixup: dict[str, Any] | None = None,
+    clip: dict[str, Any] | None = None,
+    num_classes: int = len(CLASSES),
+    **changes: Any,
+) -> StreamConfig:
+    """What a training stream reads; `mixup` and `clip` change these sections' values."""
+    cut = ClipConfig(**{"seconds": 50.0, "positions_per_second": 2.0} | (clip or {}))
+    targets = {"class_radius_seconds": 2, "displacement_radius_seconds": 3}
+    return StreamConfig(
+        **{
             "seed": 3,
-            "data": data_config(root, **data),
-            "clip": {
-                "seconds": 50,
-                "stride_seconds": 25,
-                "random_starts": False,
-                "positions_per_second": 2,
-            },
-            "targets": {"class_radius_seconds": 2, "displacement_radius_seconds": 3},
-            "mixup": {"kind": "balanced", "alpha": 1.0, "beta": 0.6},
-            "training": {"batch_size": 8},
+            "batch_size": 8,
+            "workers": workers,
+            "clip": cut,
+            "targets": TargetSpec.from_config(targets, cut, num_classes),
+            "mixup": MixupConfig(**{"kind": "balanced", "alpha": 1.0, "beta": 0.6} | (mixup or {})),
         }
+        | changes
     )
 
 

@@ -21,6 +21,8 @@ import jax
 import numpy as np
 
 from astra_jax import cli
+from astra_jax.runs.components import Components
+from astra_jax.runs.folder import RunFolder
 from astra_jax.training.loop import Trainer
 
 TEMPORARY = ".orbax-checkpoint-tmp"
@@ -37,7 +39,7 @@ class Log:
 
     def write(self, event: str, **values: Any) -> None:
         if not self._held.is_set():
-            if matches({"event": event, **values}, self._hold):
+            if is_wanted({"event": event, **values}, self._hold):
                 self._held.set()
             line = json.dumps({"event": event, "time": time.time(), **values}) + "\n"
             os.write(self._descriptor, line.encode())
@@ -45,7 +47,7 @@ class Log:
             time.sleep(LONG_SECONDS)
 
 
-def matches(event: dict[str, Any], wanted: dict[str, Any] | None) -> bool:
+def is_wanted(event: dict[str, Any], wanted: dict[str, Any] | None) -> bool:
     """Whether an event is of the wanted name and kind (None: any), at its step or later."""
     return (
         wanted is not None
@@ -85,7 +87,9 @@ def watch(trainer: Trainer, log: Log) -> None:
         def saved(count: int, *args: Any) -> None:
             log.write("write begins", kind=kind, step=count)
             save(count, *args)
-            folder = trainer.workdir / "checkpoints" / kind / str(count)
+            run = RunFolder(trainer.workdir)
+            kept = run.latest_checkpoints if kind == "latest" else run.best_checkpoints
+            folder = kept / str(count)
             threading.Thread(target=_await, args=(folder, log, kind), daemon=True).start()
 
         return saved
@@ -122,15 +126,14 @@ def main() -> None:
     log, arguments = Log(Path(sys.argv[1]), json.loads(sys.argv[2])), sys.argv[3:]
     log.write("starts", pid=os.getpid())
     watch_renames(log)
-    run = Trainer.run
 
-    def watched_run(trainer: Trainer) -> Any:
-        log.write("resumes", step=int(trainer.state.step))
-        watch(trainer, log)
-        return run(trainer)
+    class WatchedTrainer(Trainer):
+        def run(self) -> Any:
+            log.write("resumes", step=int(self.state.step))
+            watch(self, log)
+            return super().run()
 
-    Trainer.run = watched_run
-    code = cli.main(arguments)
+    code = cli.main(arguments, Components(make_trainer=WatchedTrainer))
     log.write("ends", code=code)
     sys.exit(code)
 
