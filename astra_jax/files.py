@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from astra_jax.errors import one_line
+
 _UNFINISHED = ".unfinished"
 
 
@@ -67,13 +69,23 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
+def parse_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; ValueError, why in one line, where it is damaged or absent."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(one_line(error, 100)) from error
+    if not isinstance(content, dict):
+        raise ValueError("no mapping")
+    return content
+
+
 def read_mapping(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where there is no file, or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_mapping(path)
+    except ValueError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def as_file_name(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from astra_jax.config.saved import differences, flatten
 from astra_jax.errors import UserError
 from astra_jax.evaluation.table import align_columns
+from astra_jax.files import parse_mapping
 from astra_jax.runs.folder import RunFolder
 
 LEVELS = 4
@@ -149,17 +150,10 @@ def _object(path: Path, run: Run) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        content = str(error) or type(error).__name__
-    if isinstance(content, dict):
-        return content
-    run.damaged.append(f"{path}: damaged, left out ({_reason(content)})")
-    return {}
-
-
-def _reason(content: Any) -> str:
-    return " ".join(content.split())[:100] if isinstance(content, str) else "no mapping"
+        return parse_mapping(path)
+    except ValueError as error:
+        run.damaged.append(f"{path}: damaged, left out ({error})")
+        return {}
 
 
 def _lines(path: Path, run: Run) -> list[dict[str, Any]]:
@@ -195,7 +189,7 @@ def _state(folder: RunFolder, config: dict[str, Any], last: dict[str, Any], fini
 
 
 def _at_work(lock: Path) -> str:
-    """Whether the process that wrote a run's lock is alive: a killed one leaves its lock behind."""
+    """Whether the process that wrote a run's lock is alive: a killed one leaves its lock."""
     if not lock.exists():
         return "stopped"
     try:

@@ -17,7 +17,7 @@ import jax
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.halves import Half
 from astra_jax.data.layout import label_path
-from astra_jax.files import write_atomically
+from astra_jax.files import parse_mapping, write_atomically
 
 PACKAGES = (
     "astra_jax",
@@ -151,10 +151,10 @@ def _starts(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        starts = parse_mapping(path)["starts"]
         if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
             raise ValueError("its starts are no list of mappings")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         _log.warning("%s: not readable (%s), begun anew", path, error)
         return []
     return starts

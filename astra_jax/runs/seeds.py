@@ -26,8 +26,8 @@ from astra_jax.runs.folder import EvaluationFolder, RunFolder
 from astra_jax.runs.init_from import read_warm_start
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.prepare import matches_of, write_simulation
-from astra_jax.runs.settings import Settings, resolve
-from astra_jax.runs.train import open_settings, train
+from astra_jax.runs.settings import Settings, open_settings, resolve
+from astra_jax.runs.train import train
 from astra_jax.training.checkpoints import checkpoint_digest
 from astra_jax.training.interruption import Interruption
 

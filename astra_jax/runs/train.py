@@ -23,7 +23,7 @@ from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import EVALUATION, TRAINING, explain_shortage
 from astra_jax.runs.prepare import Prepared, Validation, prepare
-from astra_jax.runs.settings import Settings, resolve
+from astra_jax.runs.settings import Settings, open_settings
 from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
 from astra_jax.training.checkpoints import Checkpoints, has_latest
@@ -71,20 +71,6 @@ def train(
     # A signal that came too late to stop the run still ends what would come after it.
     interruption.check()
     return summary
-
-
-def open_settings(config: ConfigDict, folder: RunFolder) -> Settings:
-    """The settings that `config` has as the run in `folder`, which they must not contradict.
-
-    Raises:
-        UserError: a value that can't be used, or a folder that is no place for this run.
-    """
-    folder.check_is_no_file()
-    settings = Settings.from_config(resolve(config, folder, init_from=_first_start(config, folder)))
-    settings.training.check_devices(jax.device_count())
-    settings.trackers.check_installed()
-    _check_folder(settings.config, folder)
-    return settings
 
 
 def _train(
@@ -247,44 +233,3 @@ def _summarize(trainer: Trainer) -> dict[str, Any]:
         "devices": jax.device_count(),
         "device_kind": jax.devices()[0].device_kind,
     }
-
-
-def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
-    """What the run in `folder` says that it began from, where it goes on: it isn't read again.
-
-    One that began from nothing, or that goes on as if it had, is left to `_check_folder`.
-    """
-    named: str | None = config.get("init_from")
-    if named is None or not folder.config_path.exists() or not has_latest(folder.latest_checkpoints):
-        return named
-    began: str | None = folder.config().init_from
-    if began is not None and began != named:
-        _log.info(
-            "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
-            *(folder, began, named),
-        )
-        return began
-    return named
-
-
-def _check_folder(config: FrozenConfigDict, folder: RunFolder) -> None:
-    """Raises UserError for a folder that is another run's: only where the data lie may differ."""
-    if folder.is_imported():
-        # Nothing that a training of this folder could have left, or go on from.
-        raise UserError(
-            f"{folder}: holds imported weights, which nothing trains over: to start from them "
-            f"give --config.init_from={folder} and another --workdir"
-        )
-    if folder.holds_seeds():
-        raise UserError(
-            f"{folder}: holds the runs of several seeds: give --seeds, or another --workdir"
-        )
-    path = folder.config_path
-    if not path.exists() or not folder.checkpoints.exists():
-        return
-    changed = [key for key in differences(config, folder.config()) if not may_differ(key)]
-    if changed:
-        raise UserError(
-            f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "
-            "use its config, or another --workdir"
-        )

@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,25 +15,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from astra_jax.devices import is_first_process
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, one_line
+from astra_jax.training.checkpoint_faults import check_model, damaged, disk_reason
 from astra_jax.training.state import Progress
 
 _log = logging.getLogger(__name__)
-
-# What errors of Orbax and TensorStore, of several types, have in common.
-_DISK_REASONS = tuple(
-    os.strerror(code)
-    for code in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.EMFILE,
-    )
-)
 
 
 class Checkpoints:
@@ -92,21 +76,27 @@ class Checkpoints:
         for step in steps:
             try:
                 restored = self._restore(self._latest, step, "state", abstract_state, args)
-                progress = _progress(self._latest.directory / str(step), restored.progress)
+                progress = self._progress(step, restored.progress)
             except UserError as error:
                 errors.append(error)
                 continue
-            for damaged, fault in zip(steps, errors, strict=False):
+            for broken, fault in zip(steps, errors, strict=False):
                 _log.warning(
                     "%s/%d: the checkpoint is damaged (%s): deleted, going on from step %d",
                     self._latest.directory,
-                    damaged,
-                    _words(fault.__cause__ or fault),
+                    broken,
+                    one_line(fault.__cause__ or fault),
                     step,
                 )
-                self._latest.delete(damaged)
+                self._latest.delete(broken)
             return restored.state, progress
         raise errors[0]
+
+    def _progress(self, step: int, content: Any) -> Progress:
+        try:
+            return Progress.from_json(content)
+        except ValueError as error:
+            raise damaged(self._latest.directory / str(step), error) from error
 
     def save_best(self, step: int, params: Any) -> None:
         """Saves the parameters as the best so far."""
@@ -151,7 +141,7 @@ class Checkpoints:
             args = ocp.args.Composite(params=ocp.args.StandardRestore(stored))
             return step, self._best.restore(step, args=args).params
         except Exception as error:  # as in `_restore`
-            raise _damaged(folder, error) from error
+            raise damaged(folder, error) from error
 
     def _best_step(self) -> int:
         step: int | None = self._best.latest_step()
@@ -173,12 +163,12 @@ class Checkpoints:
         """What the checkpoint of `step` holds; UserError where it can't be read or doesn't fit."""
         folder = manager.directory / str(step)
         try:
-            _check_model(folder / item, abstract)
+            check_model(folder.parent, _metadata(folder / item), abstract)
             return manager.restore(step, args=args)
         except UserError:
             raise
         except Exception as error:  # whatever Orbax and TensorStore say of a damaged file
-            raise _damaged(folder, error) from error
+            raise damaged(folder, error) from error
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk."""
@@ -192,14 +182,14 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reasons = [reason for reason in _DISK_REASONS if reason in str(error)]
-            if not reasons:
+            reason = disk_reason(error)
+            if reason is None:
                 raise
             folder = self._latest.directory
             steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
             left = f"that of step {max(steps)} is intact" if steps else "none is there yet"
             raise UserError(
-                f"{folder.parent}: a checkpoint cannot be written ({reasons[0]}); {left}: mend "
+                f"{folder.parent}: a checkpoint cannot be written ({reason}); {left}: mend "
                 "the disk, then give the same command again"
             ) from error
 
@@ -233,41 +223,10 @@ def checkpoint_digest(best: Path, step: int) -> str | None:
     return f"sha256:{hashed.hexdigest()}" if folder.is_dir() else None
 
 
-def _progress(folder: Any, content: Any) -> Progress:
-    try:
-        return Progress.from_json(content)
-    except ValueError as error:
-        raise _damaged(folder, error) from error
-
-
-def _damaged(folder: Any, error: Exception) -> UserError:
-    return UserError(
-        f"{folder}: the checkpoint is damaged ({_words(error)}): restore it from a copy, or train "
-        "anew in another --workdir"
-    )
-
-
-def _check_model(folder: Any, abstract: Any) -> None:
-    """Compares names and shapes: Orbax leaves tracebacks of its threads when it finds out."""
-    stored = _shapes(_metadata(folder))
-    ours = _shapes(abstract)
-    for name in sorted(stored.keys() | ours.keys()):
-        if stored.get(name) != ours.get(name):
-            raise UserError(
-                f"{folder.parent.parent}: the checkpoint is of another model ({name} is "
-                f"{_shape(stored, name)} there, {_shape(ours, name)} in the config): use the "
-                "config it was trained with, or another --workdir"
-            )
-
-
 def _metadata(folder: Any) -> Any:
     """The tree that was saved in `folder`: shapes and types in the place of arrays."""
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.metadata(folder).item_metadata.tree
-
-
-def _words(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
@@ -289,22 +248,3 @@ def _clean(folder: Path) -> None:
     """
     for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; Orbax has mappings and lists where a state has classes and tuples."""
-    return {
-        "/".join(_key(part) for part in path): tuple(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
-def _key(part: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(part, attribute):
-            return str(getattr(part, attribute))
-    return str(part)
-
-
-def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return str(shapes[name]) if name in shapes else "absent"

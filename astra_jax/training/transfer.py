@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from astra_jax.errors import join_some
+
 WarmStart = Callable[[Any], Any]
 """Fresh parameters of a run, NumPy arrays, to those of the same shapes that it starts from."""
 
@@ -183,10 +185,5 @@ def _modules(chosen: Collection[str], paths: Iterable[str]) -> list[str]:
 
 
 def _words(modules: list[str], classes: list[str]) -> str:
-    outputs = [f"the outputs of {_listed(classes)}"] if classes else []
-    return ", ".join(([_listed(modules)] if modules else []) + outputs)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    outputs = [f"the outputs of {join_some(classes, _MOST_NAMES)}"] if classes else []
+    return ", ".join(([join_some(modules, _MOST_NAMES)] if modules else []) + outputs)
