@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from astra_jax import runs  # JAX takes seconds to import
     from astra_jax.cli import process
     from astra_jax.devices import is_first_process
-    from astra_jax.runs.components import Components
+    from astra_jax.runs.components import USUAL
 
     process.keep_freed_memory()
     if args.distributed:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
             args.split,
             args.out,
             args.overrides,
-            args.components or Components(),
+            args.components or USUAL,
         )
     if blocks is not None and is_first_process():
         print(score_table(blocks, per_class=("tight", "loose")))

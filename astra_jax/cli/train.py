@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> None:
     from astra_jax.cli import process
     from astra_jax.config import load
     from astra_jax.devices import is_first_process
-    from astra_jax.runs.components import Components
+    from astra_jax.runs.components import USUAL
 
     process.keep_freed_memory()
     config = load.load_config(args.config, args.overrides)
     name = args.config.partition(":")[0]
     workdir = args.workdir or default_workdir(args.config)
-    components = args.components or Components()
+    components = args.components or USUAL
     if args.distributed:
         process.join_hosts()
     if args.dry_run:

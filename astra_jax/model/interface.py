@@ -32,10 +32,6 @@ class SpottingModel(nn.Module):
 
     config: ModelConfig
 
-    def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
-        """Predicts clips."""
-        raise NotImplementedError
-
     @nn.nowrap
     def initial_params(self, key: Key[Array, ""]) -> Any:
         """Fresh parameters, drawn from `key`."""

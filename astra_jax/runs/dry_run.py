@@ -16,7 +16,7 @@ from astra_jax.data.simulation.writer import SPEC_FILE, write_matches
 from astra_jax.devices import batch_sharding, put_batch
 from astra_jax.evaluation.table import align_columns
 from astra_jax.model import count_parameters
-from astra_jax.runs.components import Components, Computation, build
+from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.memory import TRAINING, explain_shortage
 from astra_jax.runs.prepare import Prepared, prepare
@@ -55,7 +55,7 @@ class DryRun:
 def measure(
     config: ConfigDict,
     workdir: Path,
-    components: Components = Components(),  # noqa: B008  # frozen
+    components: Components = USUAL,
     most_steps: int = STEPS,
 ) -> DryRun:
     """Builds what `runs.train` would build, compiles the step and takes a few.

@@ -17,7 +17,7 @@ from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
 from astra_jax.formats.soccernet_results import write_results
 from astra_jax.runs import provenance
-from astra_jax.runs.components import Components
+from astra_jax.runs.components import USUAL, Components
 from astra_jax.runs.folder import EvaluationFolder, RunFolder
 from astra_jax.runs.members import (
     Member,
@@ -39,7 +39,7 @@ def evaluate(
     split: str,
     out: Path,
     overrides: Sequence[str] = (),
-    components: Components = Components(),  # noqa: B008  # frozen
+    components: Components = USUAL,
 ) -> dict[str, Block] | None:
     """Predicts a split with a run's best checkpoint, writes its results and scores them.
 

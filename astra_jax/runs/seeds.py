@@ -20,7 +20,7 @@ from astra_jax.errors import UserError
 from astra_jax.evaluation.table import align_numbers
 from astra_jax.files import as_file_name, read_mapping, remove_unfinished, write_atomically
 from astra_jax.runs import provenance
-from astra_jax.runs.components import Components
+from astra_jax.runs.components import USUAL, Components
 from astra_jax.runs.evaluate import evaluate
 from astra_jax.runs.folder import EvaluationFolder, RunFolder
 from astra_jax.runs.init_from import read_warm_start
@@ -77,7 +77,7 @@ def train_seeds(
     seeds: Sequence[int],
     split: str,
     workdir: Path,
-    components: Components = Components(),  # noqa: B008  # frozen
+    components: Components = USUAL,
     train: Callable[..., dict[str, Any]] = train,
     evaluate: Callable[..., dict[str, Any] | None] = evaluate,
 ) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from astra_jax.evaluation.metrics import average_maps
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
 from astra_jax.runs import provenance
-from astra_jax.runs.components import Components, Computation, build
+from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import EVALUATION, TRAINING, explain_shortage
@@ -42,7 +42,7 @@ def train(
     config: ConfigDict,
     workdir: Path,
     at_once: Callable[[], None] = lambda: None,
-    components: Components = Components(),  # noqa: B008  # frozen
+    components: Components = USUAL,
 ) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
