@@ -1,0 +1,170 @@
+"""The door: a config goes in, and each room's own settings come out.
+
+Below `runs/` nothing knows the whole config. Every room takes a frozen dataclass, made here of the
+config's section that is named like it.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from astra_jax.config.check import check
+from astra_jax.config.load import freeze
+from astra_jax.config.saved import differences, may_differ
+from astra_jax.data.mixup import MixupConfig
+from astra_jax.data.pipeline import StreamConfig
+from astra_jax.data.simulation.writer import SimulationSpec
+from astra_jax.data.sources import DataSpec
+from astra_jax.data.targets import ClipConfig, TargetSpec
+from astra_jax.errors import UserError
+from astra_jax.model import ModelConfig
+from astra_jax.runs.folder import RunFolder
+from astra_jax.spotting.inference import InferenceConfig
+from astra_jax.training.checkpoints import has_latest
+from astra_jax.training.loop import TrainingConfig
+from astra_jax.training.losses import LossConfig
+from astra_jax.training.optimizer import OptimizerConfig
+from astra_jax.training.trackers import TrackersConfig
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run's config decides, a field a room, and the resolved config itself."""
+
+    config: FrozenConfigDict
+    seed: int
+    init_from: str | None
+    vggish_file: str | None
+    freeze: tuple[str, ...]
+    simulation: SimulationSpec | None
+    splits: dict[str, str | None]
+    data: DataSpec
+    stream: StreamConfig
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    inference: InferenceConfig
+    trackers: TrackersConfig
+
+    @classmethod
+    def from_config(cls, config: FrozenConfigDict) -> "Settings":
+        """The settings of a resolved config; what each room finds wrong with it comes out here.
+
+        Raises:
+            UserError: naming the key.
+        """
+        sections: dict[str, Any] = config.to_dict()
+        simulation = sections["simulation"]
+        data = DataSpec.from_config(sections["data"])
+        num_classes = len(data.classes)
+        clip = ClipConfig.from_config(sections["clip"])
+        targets = TargetSpec.from_config(sections["targets"], clip, num_classes)
+        training = TrainingConfig.from_config(sections["training"])
+        mixup = MixupConfig.from_config(sections["mixup"])
+        batch_size = training.batch_size
+        return cls(
+            config=config,
+            seed=config.seed,
+            init_from=config.init_from,
+            vggish_file=config.model.audio.init_from,
+            freeze=tuple(config.freeze),
+            simulation=None if simulation is None else SimulationSpec.from_config(simulation),
+            splits=sections["data"]["splits"],
+            data=data,
+            stream=StreamConfig.from_config(
+                sections["data"], config.seed, batch_size, clip, targets, mixup
+            ),
+            model=ModelConfig.from_config(sections["model"], data, clip, _default_dtype()),
+            loss=LossConfig.from_config(sections["loss"], targets),
+            optimizer=OptimizerConfig.from_config(
+                sections["optimizer"], training.epochs, batch_size
+            ),
+            training=training,
+            inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
+            trackers=TrackersConfig.from_config(sections["logging"]),
+        )
+
+
+def resolve(config: ConfigDict, folder: RunFolder, **changes: Any) -> FrozenConfigDict:
+    """A config as a run in `folder` uses it, which nobody changes from here on.
+
+    Simulated matches lie in the run's folder where the config names no `data.root`. `changes` are
+    other values of keys at the top.
+
+    Raises:
+        UserError: naming a key that is missing or unknown, or whose value it can't have.
+    """
+    check(config)
+    resolved = ConfigDict(config)
+    with resolved.unlocked(), resolved.ignore_type():
+        for key, value in changes.items():
+            resolved[key] = value
+        if resolved.simulation is not None and resolved.data.root is None:
+            resolved.data.root = str(folder.matches.absolute())
+    return freeze(resolved)
+
+
+def open_settings(config: ConfigDict, folder: RunFolder) -> Settings:
+    """The settings that `config` has as the run in `folder`, which they must not contradict.
+
+    Raises:
+        UserError: a value that can't be used, or a folder that is no place for this run.
+    """
+    folder.check_is_no_file()
+    settings = Settings.from_config(resolve(config, folder, init_from=_first_start(config, folder)))
+    settings.training.check_devices(jax.device_count())
+    settings.trackers.check_installed()
+    _check_folder(settings.config, folder)
+    return settings
+
+
+def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
+    """What the run in `folder` says that it began from, where it goes on: it isn't read again.
+
+    One that began from nothing, or that goes on as if it had, is left to `_check_folder`.
+    """
+    named: str | None = config.get("init_from")
+    if named is None or not folder.config_path.exists() or not has_latest(folder.latest_checkpoints):
+        return named
+    began: str | None = folder.config().init_from
+    if began is not None and began != named:
+        _log.info(
+            "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
+            *(folder, began, named),
+        )
+        return began
+    return named
+
+
+def _check_folder(config: FrozenConfigDict, folder: RunFolder) -> None:
+    """Raises UserError for a folder that is another run's: only where the data lie may differ."""
+    if folder.is_imported():
+        # Nothing that a training of this folder could have left, or go on from.
+        raise UserError(
+            f"{folder}: holds imported weights, which nothing trains over: to start from them "
+            f"give --config.init_from={folder} and another --workdir"
+        )
+    if folder.holds_seeds():
+        raise UserError(
+            f"{folder}: holds the runs of several seeds: give --seeds, or another --workdir"
+        )
+    path = folder.config_path
+    if not path.exists() or not folder.checkpoints.exists():
+        return
+    changed = [key for key in differences(config, folder.config()) if not may_differ(key)]
+    if changed:
+        raise UserError(
+            f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "
+            "use its config, or another --workdir"
+        )
+
+
+def _default_dtype() -> str:
+    """bfloat16 on GPU and TPU, float32 on a CPU."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
