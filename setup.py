@@ -37,7 +37,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "plots": ["matplotlib>=3.9"],  # the figures of docs/, drawn by benchmarks/
+        "plots": ["matplotlib>=3.9"],  # the figures of docs/, drawn by experiments/
         # Where a run reports to (config.logging).
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.17"],

@@ -215,9 +215,7 @@ def report(run: DryRun) -> str:
         "a batch": "",
     }
     lines = [f"  {name}: {shape}" for name, shape in run.shapes.items()]
-    return "\n".join(
-        [align_columns(list(rows.items())), *lines, "dry run: nothing was written"]
-    )
+    return "\n".join([align_columns(list(rows.items())), *lines, "dry run: nothing was written"])
 
 
 def _size(size: int) -> str:

@@ -160,4 +160,6 @@ def _write_provenance(
         return
     runs = [run | {"data": of} for run, of in zip(runs, data, strict=True)]
     everything = [half for of_member in halves for half in of_member]
-    provenance.write_evaluation(folder.provenance_path, provenance.fingerprint(everything), members=runs, split=split)
+    provenance.write_evaluation(
+        folder.provenance_path, provenance.fingerprint(everything), members=runs, split=split
+    )

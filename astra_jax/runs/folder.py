@@ -1,18 +1,18 @@
 """What a run's folder holds, and what an evaluation's does: the one place that names their files.
 
-    WORKDIR/config.json           the resolved config
-            normalization.json    what its sources are normalised by
-            provenance.json       what ran when, on what, with which data
-            checkpoints/latest/N  the state after N steps, to go on from
-            checkpoints/best/N    the best parameters, to predict with
-            metrics.jsonl         a line an epoch
-            summary.json          written at the end
-            run.lock              while a process trains here
-            matches/              simulated matches, where it has any
-            tensorboard/          for TensorBoard, where it is asked for
-            seed_N/               a run of several seeds, beside seeds.json
-    OUT/metrics.json              an evaluation's scores, beside results/ and results.zip
-        provenance.json           what predicted them
+WORKDIR/config.json           the resolved config
+        normalization.json    what its sources are normalised by
+        provenance.json       what ran when, on what, with which data
+        checkpoints/latest/N  the state after N steps, to go on from
+        checkpoints/best/N    the best parameters, to predict with
+        metrics.jsonl         a line an epoch
+        summary.json          written at the end
+        run.lock              while a process trains here
+        matches/              simulated matches, where it has any
+        tensorboard/          for TensorBoard, where it is asked for
+        seed_N/               a run of several seeds, beside seeds.json
+OUT/metrics.json              an evaluation's scores, beside results/ and results.zip
+    provenance.json           what predicted them
 """
 
 from collections.abc import Iterator

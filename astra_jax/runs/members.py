@@ -95,7 +95,9 @@ def matches_of_all(members: Sequence[Member], split: str) -> tuple[str, ...]:
     found = []
     for member in members:
         with _name_in_errors(member.folder, folders):
-            check_roots(member.settings.data, labelled=False)  # before the split, whose list may lie there
+            check_roots(
+                member.settings.data, labelled=False
+            )  # before the split, whose list may lie there
             found.append(matches_of(member.settings, split))
     first, matches = members[0], found[0]
     for other, of_other in zip(members[1:], found[1:], strict=True):
@@ -119,7 +121,9 @@ def index_members(members: Sequence[Member], matches: Sequence[str]) -> list[lis
     for member in members:
         with _name_in_errors(member.folder, folders):
             if member.settings.data not in indexed:
-                indexed[member.settings.data] = index_halves(member.settings.data, matches, labelled=False)
+                indexed[member.settings.data] = index_halves(
+                    member.settings.data, matches, labelled=False
+                )
     return [indexed[member.settings.data] for member in members]
 
 

@@ -130,7 +130,11 @@ def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
     One that began from nothing, or that goes on as if it had, is left to `_check_folder`.
     """
     named: str | None = config.get("init_from")
-    if named is None or not folder.config_path.exists() or not has_latest(folder.latest_checkpoints):
+    if (
+        named is None
+        or not folder.config_path.exists()
+        or not has_latest(folder.latest_checkpoints)
+    ):
         return named
     began: str | None = folder.config().init_from
     if began is not None and began != named:

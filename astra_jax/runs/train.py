@@ -8,29 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
-from astra_jax.config.saved import differences, may_differ, plain, to_json
+from astra_jax.config.saved import differences, plain, to_json
 from astra_jax.data.normalization import save_normalizations
 from astra_jax.devices import host_copy, is_first_process, replicated
 from astra_jax.errors import UserError
-from astra_jax.evaluation.metrics import average_maps
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
 from astra_jax.runs import provenance
 from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
-from astra_jax.runs.memory import EVALUATION, TRAINING, explain_shortage
-from astra_jax.runs.prepare import Prepared, Validation, prepare
+from astra_jax.runs.memory import TRAINING, explain_shortage
+from astra_jax.runs.prepare import Prepared, prepare
 from astra_jax.runs.settings import Settings, open_settings
-from astra_jax.spotting.inference import Forward, Predictor
-from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.checkpoints import Checkpoints, has_latest
+from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
-from astra_jax.training.loop import Trainer, Validate
+from astra_jax.training.loop import Trainer
 from astra_jax.training.optimizer import learning_rate_schedule
 from astra_jax.training.state import Progress, TrainState, with_params
 from astra_jax.training.trackers import TrackedRun, Trackers
@@ -83,25 +80,26 @@ def _train(
     run = build(settings, prepared.stream.steps_per_epoch, components)
     with _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(run, checkpoints, prepared)
-        trainer = components.make_trainer(
-            settings.training,
-            folder.path,
-            prepared.stream,
-            run.step,
-            run.mesh,
-            state,
-            progress,
-            checkpoints,
-            _open_journal(settings, folder, prepared),
-            components.make_validate(
-                settings,
-                prepared.validation,
-                interruption,
-                components.compile_apply(run.model),
-                components.make_local_mesh,
-            ),
+        validate = components.make_validate(
+            settings,
+            prepared.validation,
             interruption,
-            components.put_batch,
+            components.compile_apply(run.model),
+            components.make_local_mesh,
+        )
+        trainer = components.make_trainer(
+            config=settings.training,
+            workdir=folder.path,
+            stream=prepared.stream,
+            step=run.step,
+            mesh=run.mesh,
+            state=state,
+            progress=progress,
+            checkpoints=checkpoints,
+            journal=_open_journal(settings, folder, prepared),
+            validate=validate,
+            interruption=interruption,
+            put=components.put_batch,
         )
         if progress.finished:
             if (summary := _finished_summary(settings, folder, trainer)) is not None:
