@@ -43,7 +43,8 @@ def evaluate(
 ) -> dict[str, Block] | None:
     """Predicts a split with a run's best checkpoint, writes its results and scores them.
 
-    Several runs predict together: an ensemble (section 4.4, `spotting.inference`). Each reads its own sources below its own roots; labels are those below the first's.
+    Several runs predict together: an ensemble (section 4.4, `spotting.inference`). Each reads its
+    own sources below its own roots; labels are those below the first's.
 
     Args:
         workdir: of a training run, or of several.

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def lock_folder(run: RunFolder) -> Iterator[Callable[[], None]]:
-    """Holds the lock of a run's folder; makes the folder, and takes it away again where it stays empty.
+    """Holds the lock of a run's folder, which it makes, and takes away where it stays empty.
 
     The file names the host, process and start time of the run at work. What a dead process left is
     taken over, and a message says so. On a file system without locks a message says so too, and
