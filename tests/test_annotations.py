@@ -1,91 +1,92 @@
-"""Every function and field of the package says its types, and arrays say their shapes."""
+"""Label files to the events of halves, and what is wrong with them."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+import logging
 
-import jaxtyping
 import pytest
+from helpers.errors import check_line
+from helpers.matches import annotation, write_labels
 
-import astra_jax
-
-ROOT = Path(astra_jax.__path__[0])
-MODULES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
-ARRAYS = ("Array", "ArrayLike", "ndarray", "NDArray")
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def untyped(function: ast.FunctionDef | ast.AsyncFunctionDef, in_class: bool) -> list[str]:
-    """Its parameters without a type, and "return"."""
-    of = function.args
-    positional = [*of.posonlyargs, *of.args]
-    decorators = {getattr(item, "id", None) for item in function.decorator_list}
-    if in_class and "staticmethod" not in decorators:
-        positional = positional[1:]  # self or cls
-    others = [item for item in (of.vararg, of.kwarg) if item is not None]
-    missing = [a.arg for a in (*positional, *of.kwonlyargs, *others) if a.annotation is None]
-    return missing + (["return"] if function.returns is None else [])
+from astra_jax.config.classes import CLASSES
+from astra_jax.data.annotations import read_annotations
+from astra_jax.errors import UserError
+from astra_jax.formats.soccernet_labels import read_raw_annotations
 
 
-def bare_arrays(annotation: ast.AST) -> Iterator[str]:
-    """Arrays in an annotation that stand in no jaxtyping brackets, as `np.ndarray`."""
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        yield from bare_arrays(ast.parse(annotation.value, mode="eval").body)
-    elif isinstance(annotation, ast.Subscript) and is_shaped(annotation.value):
-        return
-    elif getattr(annotation, "id", getattr(annotation, "attr", None)) in ARRAYS:
-        yield ast.unparse(annotation)
-    else:
-        for child in ast.iter_child_nodes(annotation):
-            yield from bare_arrays(child)
+def test_annotations_are_read_per_half_in_order_of_time(tmp_path):
+    rows = [
+        annotation(2, 9000, "Corner"),
+        annotation(1, 30500, "Foul", visibility="not shown"),
+        annotation(1, 20, "Kick-off") | {"position": 20},
+    ]
+    del rows[2]["visibility"]
+    write_labels(tmp_path, rows)
+    events = read_annotations(tmp_path / "Labels-v2.json", CLASSES)
+    assert events[1].milliseconds.tolist() == [20, 30500]
+    assert events[1].classes.tolist() == [1, 10]
+    assert events[1].visible.tolist() == [True, False]
+    assert events[2].classes.tolist() == [13] and len(events[2]) == 1
 
 
-def is_shaped(node: ast.AST) -> bool:
-    kind = getattr(jaxtyping, getattr(node, "id", ""), None)
-    return isinstance(kind, type) and issubclass(kind, jaxtyping.AbstractDtype)
-
-
-def faults(tree: ast.AST, in_class: bool = False) -> Iterator[str]:
-    """What is wrong in a module, one line each."""
-    for node in ast.iter_child_nodes(tree):
-        annotations: list[ast.AST | None] = []
-        if isinstance(node, FUNCTIONS):
-            yield from (f"line {node.lineno}: {name} untyped" for name in untyped(node, in_class))
-            of = node.args
-            everything = (*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg)
-            annotations = [a.annotation for a in everything if a is not None] + [node.returns]
-        elif isinstance(node, ast.AnnAssign) and in_class:
-            annotations = [node.annotation]
-        for annotation in annotations:
-            names = bare_arrays(annotation) if annotation is not None else ()
-            yield from (f"line {node.lineno}: {name} without a shape" for name in names)
-        yield from faults(node, isinstance(node, ast.ClassDef))
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_functions_and_fields_say_their_types_and_shapes(name: str) -> None:
-    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
-    assert list(faults(tree)) == []
+def test_unknown_labels_are_an_error_or_skipped_with_a_line_in_the_log(tmp_path, caplog):
+    write_labels(tmp_path, [annotation(1, 0, "Goal"), annotation(1, 5, "Handball")])
+    path = tmp_path / "Labels-v2.json"
+    with pytest.raises(UserError) as error:
+        read_annotations(path, CLASSES)
+    check_line(error, str(path), "annotation 2", "'Handball'", "data.unknown_labels")
+    with caplog.at_level(logging.WARNING):
+        assert len(read_annotations(path, CLASSES, "skip")[1]) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 1 annotation(s) with unknown labels skipped"
+    ]
+    assert len(read_raw_annotations(path)) == 2
 
 
 @pytest.mark.parametrize(
-    ("code", "fault"),
+    ("change", "words"),
     [
-        ("def f(x) -> None: ...", "x untyped"),
-        ("def f(*, x) -> None: ...", "x untyped"),
-        ("def f(**more) -> None: ...", "more untyped"),
-        ("def f(): ...", "return untyped"),
-        ("class A:\n    def f(self, x) -> None: ...", "x untyped"),
-        ("class A:\n    x: jax.Array | None", "jax.Array without a shape"),
-        ("def f(x: np.ndarray) -> None: ...", "np.ndarray without a shape"),
-        ("def f() -> tuple[int, list[Array]]: ...", "Array without a shape"),
-        ("def f():\n    def g(x: 'Array') -> None: ...", "Array without a shape"),
+        ({"gameTime": "3 - 00:10"}, ("half", "1 or 2")),
+        ({"gameTime": ""}, ("half", "1 or 2")),
+        ({"gameTime": 1}, ("half", "1 or 2")),
+        ({"position": "-20"}, ("negative", "-20")),
+        ({"position": "soon"}, ("position", "'soon'")),
+        ({"position": 1.5}, ("position", "1.5")),
+        ({"position": None}, ("position", "None")),
+        ({"position": 10**30}, ("position", "1000", "later than any half")),
+        ({"position": "9" * 5000}, ("position", "99...99", "whole milliseconds")),
+        ({"label": 3}, ("label", "3")),
     ],
 )
-def test_a_missing_type_or_shape_is_found(code: str, fault: str) -> None:
-    assert fault in [found.split(": ")[1] for found in faults(ast.parse(code))]
+def test_a_bad_annotation_is_an_error_that_names_file_and_entry(tmp_path, change, words):
+    write_labels(tmp_path, [annotation(1, 0), annotation(1, 10) | change])
+    with pytest.raises(UserError) as error:
+        read_annotations(tmp_path / "Labels-v2.json", CLASSES)
+    check_line(error, "Labels-v2.json", "annotation 2", *words)
 
 
-def test_shapes_are_no_fault() -> None:
-    code = 'def f(x: Float[Array, "a b"], key: Key[Array, ""], y: int) -> Bool[np.ndarray, ""]: ...'
-    assert list(faults(ast.parse(code))) == []
+@pytest.mark.parametrize("key", ["gameTime", "label", "position"])
+def test_a_missing_key_is_an_error(tmp_path, key):
+    entry = annotation(1, 0)
+    del entry[key]
+    write_labels(tmp_path, [entry])
+    with pytest.raises(UserError) as error:
+        read_annotations(tmp_path / "Labels-v2.json", CLASSES)
+    check_line(error, "annotation 1", key)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"{", "line 1"),
+        (b"[]", "annotations"),
+        (b'{"annotations": [1]}', "annotation 1"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"annotations": ' + b"9" * 5000 + b"}", "4300 digits"),
+    ],
+)
+def test_a_broken_label_file_is_an_error(tmp_path, content, word):
+    path = tmp_path / "Labels-v2.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_annotations(path, CLASSES)
+    check_line(error, str(path), word)
