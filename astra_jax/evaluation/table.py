@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, Block
 
 _SUBSET_TITLES = ("all", "visible", "not shown")
+_LEAST_WIDTH = 9
 
 
 def score_table(blocks: Mapping[str, Block], per_class: Collection[str] = METRICS) -> str:
@@ -27,7 +28,16 @@ def score_table(blocks: Mapping[str, Block], per_class: Collection[str] = METRIC
 
 def align_numbers(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Lines of a title and cells, the cells below each other at the right."""
-    return align_columns([(title, *(f"{cell:>9}" for cell in cells)) for title, cells in rows])
+    widths = [_LEAST_WIDTH] * max(len(cells) for _, cells in rows)
+    for _, cells in rows:
+        for column, cell in enumerate(cells):
+            widths[column] = max(widths[column], len(cell))
+    return align_columns(
+        [
+            (title, *(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)))
+            for title, cells in rows
+        ]
+    )
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
