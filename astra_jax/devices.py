@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -49,7 +50,7 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
     """NumPy arrays, the same in every process, whole on every device of `mesh`."""
     sharding = replicated(mesh)
 
-    def put(leaf: np.ndarray) -> jax.Array:
+    def put(leaf: Shaped[np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(put, tree)

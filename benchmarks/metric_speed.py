@@ -36,7 +36,8 @@ Vectors = list[Float[np.ndarray, "frame class"]]
 
 def simulate(matches: int, spots_per_half: int, seed: int = 0) -> tuple[Labels, Labels]:
     """Annotations and predictions of `matches` matches, both halves of each."""
-    text = resources.files("astra_jax.data").joinpath("soccernet_statistics.json").read_text()
+    folder = resources.files("astra_jax.data.simulation")
+    text = folder.joinpath("soccernet_statistics.json").read_text()
     statistics_ = json.loads(text)
     rates = np.array([statistics_["events_per_half"][name] for name in CLASSES])
     unshown = np.array([statistics_["not_shown_rate"][name] for name in CLASSES])

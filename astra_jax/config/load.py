@@ -1,5 +1,6 @@
 """Config files and `--config.KEY=VALUE` overrides to a config; a resolved one is frozen."""
 
+import re
 import traceback
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
@@ -16,7 +17,7 @@ from astra_jax.errors import UserError
 _MOVED = {
     "astra_jax.defaults": "astra_jax.config",
     "astra_jax.variants": "astra_jax.config.recipes",
-    "source": "clock_source of astra_jax.config",  # of astra_jax.data.clock
+    "astra_jax.data.clock.source": "clock_source of astra_jax.config",
 }
 
 # A wheel has the configs inside the package, a checkout beside it.
@@ -62,8 +63,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == file]
         reason = str(error) or type(error).__name__
-        moved = _MOVED.get(getattr(error, "name", None) or "")
-        if moved is not None and isinstance(error, ImportError | AttributeError):
+        if (moved := _MOVED.get(_missing(error))) is not None:
             reason += f", it is {moved} now"
         if isinstance(error, SystemExit):
             reason = f"it ends the program ({reason})"
@@ -72,6 +72,16 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(f"{file}: get_config() must return a ConfigDict, as configs/demo.py does")
     config.lock()
     return override(config, overrides)
+
+
+def _missing(error: BaseException) -> str:
+    """The dotted name of what an import, or a look into a module, didn't find; empty: neither."""
+    if isinstance(error, ImportError):
+        name = re.search(r"cannot import name '(\w+)'", str(error))
+        return f"{error.name}.{name[1]}" if name else str(error.name)
+    if isinstance(error, AttributeError):
+        return f"{getattr(error.obj, '__name__', '')}.{error.name}"
+    return ""
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -98,8 +108,13 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 def freeze(config: ConfigDict) -> FrozenConfigDict:
     """A copy of `config` that nobody can change."""
-    copy = ConfigDict(config)
+    copied = copy_config(config)
     # A tuple's mappings would stay open.
-    with copy.ignore_type():
-        copy.data.sources = tuple(MappingProxyType(dict(source)) for source in copy.data.sources)
-    return FrozenConfigDict(copy)
+    with copied.ignore_type():
+        copied.data.sources = tuple(MappingProxyType(dict(s)) for s in copied.data.sources)
+    return FrozenConfigDict(copied)
+
+
+def copy_config(config: ConfigDict) -> ConfigDict:
+    """A copy that has its own sections, where `ConfigDict(config)` has those of `config`."""
+    return ConfigDict(config).copy_and_resolve_references()

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from astra_jax.config.load import copy_config
 from astra_jax.data.simulation.writer import SPEC_FILE, write_matches
 from astra_jax.devices import batch_sharding, put_batch
 from astra_jax.evaluation.table import align_columns
@@ -94,7 +95,7 @@ def _simulate(config: ConfigDict, run: RunFolder, temporary: RunFolder) -> Setti
     settings = _open(config, run)
     if settings.simulation is None or (settings.data.labels_root / SPEC_FILE).exists():
         return settings
-    apart = ConfigDict(config)
+    apart = copy_config(config)
     apart.data.root = None
     settings = _open(apart, temporary)
     assert settings.simulation is not None

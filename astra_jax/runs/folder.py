@@ -15,6 +15,7 @@ OUT/metrics.json              an evaluation's scores, beside results/ and result
     provenance.json           what predicted them
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,9 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether this is the folder of a run that has begun, or ended."""
         parts = (self.metrics_path, self.summary_path, self.checkpoints)
-        return self.config_path.exists() and any(part.exists() for part in parts)
+        # A link to nowhere is there as well: whoever lists runs says so.
+        has_config = os.path.lexists(self.config_path)
+        return has_config and any(part.exists() for part in parts)
 
     def is_imported(self) -> bool:
         """Whether the weights here were imported and not trained."""

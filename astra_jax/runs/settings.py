@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from astra_jax.config.check import check
-from astra_jax.config.load import freeze
+from astra_jax.config.load import copy_config, freeze
 from astra_jax.config.saved import differences, may_differ
 from astra_jax.data.mixup import MixupConfig
 from astra_jax.data.pipeline import StreamConfig
@@ -101,7 +101,7 @@ def resolve(config: ConfigDict, folder: RunFolder, **changes: Any) -> FrozenConf
         UserError: naming a key that is missing or unknown, or whose value it can't have.
     """
     check(config)
-    resolved = ConfigDict(config)
+    resolved = copy_config(config)
     with resolved.unlocked(), resolved.ignore_type():
         for key, value in changes.items():
             resolved[key] = value

@@ -1,24 +1,17 @@
-"""Config files, overrides and the config that a run keeps."""
+"""Config files and overrides: what is read, what is refused, and that nobody changes the result."""
 
 from pathlib import Path
 
 import pytest
+from helpers.errors import check_line
 
 from astra_jax.config.defaults import paper
-from astra_jax.config.load import find_config, load_config, override
-from astra_jax.config.saved import differences, from_json, to_json
+from astra_jax.config.load import find_config, freeze, load_config
 from astra_jax.errors import UserError
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.settings import resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-@pytest.mark.parametrize(
-    "name", ["astra.py", "astra.py:visual", "astra_small_data.py", "demo.py", "commentary.py"]
-)
-def test_a_run_keeps_its_config_as_it_was(name, tmp_path):
-    config = load_config(str(CONFIGS / name))
-    (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
-    assert differences(config, from_json(tmp_path / "config.json")) == []
 
 
 def test_overrides_reach_nested_values_of_every_type():
@@ -36,31 +29,6 @@ def test_overrides_reach_nested_values_of_every_type():
     assert config.data.root == "/data" and config.training.batch_size == 16
     assert config.model.dtype == "bfloat16" and config.model.class_prior == 0.05
     assert config.clip.stride_seconds == 12.5 and config.optimizer.amsgrad is False
-
-
-def test_a_kept_config_takes_overrides(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(to_json(paper()), encoding="utf-8")
-    moved = override(from_json(path), ["--config.data.root=/elsewhere"])
-    assert differences(paper(), moved) == ["data.root"]
-
-
-def test_class_weights_are_kept_and_come_from_the_command_line(tmp_path):
-    config = load_config(
-        str(CONFIGS / "demo.py"), ["--config.loss.class_weights=(1,2.5,0,1,1,1,1,1)"]
-    )
-    path = tmp_path / "config.json"
-    path.write_text(to_json(config), encoding="utf-8")
-    kept = from_json(path)
-    assert kept.loss.class_weights == (1, 2.5, 0, 1, 1, 1, 1, 1)
-    assert differences(config, kept) == []
-
-
-def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text('{"seed": 7, "training": {"epochs": 3}}', encoding="utf-8")
-    config = from_json(path)
-    assert (config.seed, config.training.epochs, config.training.batch_size) == (7, 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +59,7 @@ def test_a_shipped_config_is_read_where_the_folder_has_none_of_its_name(tmp_path
     assert load_config("configs/astra.py:visual").data.audio is None
     own = tmp_path / "configs" / "astra.py"
     own.parent.mkdir()
-    own.write_text("from astra_jax.defaults import paper as get_config\n", encoding="utf-8")
+    own.write_text("from astra_jax.config import paper as get_config\n", encoding="utf-8")
     assert find_config("configs/astra.py") == "configs/astra.py"
     assert load_config("configs/astra.py").data.audio is not None
 
@@ -116,9 +84,58 @@ def test_an_unknown_variant_of_the_papers_config_is_named():
         load_config(str(CONFIGS / "astra.py:blind"))
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}', "[" * 100_000, "9" * 5000])
-def test_a_broken_kept_config_is_one_line(content, tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"config\.json"):
-        from_json(path)
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("from astra_jax.defaults import paper", "astra_jax.config"),
+        ("import astra_jax.defaults", "astra_jax.config"),
+        ("from astra_jax.variants import member", "astra_jax.config.recipes"),
+        ("from astra_jax.data.clock import source", "clock_source of astra_jax.config"),
+        ("from astra_jax.data import clock; clock.source(0.5)", "clock_source of astra_jax.config"),
+    ],
+)
+def test_a_config_file_of_an_earlier_version_is_told_what_its_imports_are_now(
+    code, place, tmp_path
+):
+    path = tmp_path / "mine.py"
+    path.write_text(f"import math\n\n{code}\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    check_line(error, f"{path}, line 3: ", f", it is {place} now; mend the config file")
+
+
+def test_another_missing_import_is_not_said_to_have_moved(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from astra_jax.config import source\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    check_line(error, str(path), "cannot import name 'source'")
+    assert " now" not in str(error.value)
+
+
+def test_a_resolved_config_cannot_be_changed():
+    frozen = freeze(paper())
+    with pytest.raises(AttributeError):
+        frozen.seed = 2
+    with pytest.raises(AttributeError):
+        frozen.model.audio.hidden = 1
+    with pytest.raises(AttributeError):
+        frozen.data.splits["test"] = "mine.txt"
+    with pytest.raises(TypeError):
+        frozen.data.sources[0]["widths"] = (1,)
+
+
+def test_a_resolved_config_does_not_follow_the_one_that_it_was():
+    config = paper()
+    frozen = freeze(config)
+    config.seed, config.model.audio.hidden = 2, 1
+    config.data.sources[0]["rows_per_second"] = 3.0
+    assert (frozen.seed, frozen.model.audio.hidden) == (1, 4096)
+    assert frozen.data.sources[0]["rows_per_second"] == 1.0
+
+
+def test_resolving_a_config_for_one_folder_leaves_it_as_it_was_for_the_next():
+    config = load_config("configs/demo.py")
+    roots = [resolve(config, RunFolder(Path(name))).data.root for name in "ab"]
+    assert [Path(root).parts[-2:] for root in roots] == [("a", "matches"), ("b", "matches")]
+    assert config.data.root is None

@@ -1,0 +1,54 @@
+"""The config that a run keeps: it comes back as it was, and a damaged one is one line."""
+
+from pathlib import Path
+
+import pytest
+
+from astra_jax.config.defaults import paper
+from astra_jax.config.load import load_config, override
+from astra_jax.config.saved import differences, from_json, to_json
+from astra_jax.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize(
+    "name", ["astra.py", "astra.py:visual", "astra_small_data.py", "demo.py", "commentary.py"]
+)
+def test_a_run_keeps_its_config_as_it_was(name, tmp_path):
+    config = load_config(str(CONFIGS / name))
+    (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
+    assert differences(config, from_json(tmp_path / "config.json")) == []
+
+
+def test_a_kept_config_takes_overrides(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(to_json(paper()), encoding="utf-8")
+    moved = override(from_json(path), ["--config.data.root=/elsewhere"])
+    assert differences(paper(), moved) == ["data.root"]
+
+
+def test_class_weights_are_kept_and_come_from_the_command_line(tmp_path):
+    config = load_config(
+        str(CONFIGS / "demo.py"), ["--config.loss.class_weights=(1,2.5,0,1,1,1,1,1)"]
+    )
+    path = tmp_path / "config.json"
+    path.write_text(to_json(config), encoding="utf-8")
+    kept = from_json(path)
+    assert kept.loss.class_weights == (1, 2.5, 0, 1, 1, 1, 1, 1)
+    assert differences(config, kept) == []
+
+
+def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"seed": 7, "training": {"epochs": 3}}', encoding="utf-8")
+    config = from_json(path)
+    assert (config.seed, config.training.epochs, config.training.batch_size) == (7, 3, 8)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}', "[" * 100_000, "9" * 5000])
+def test_a_broken_kept_config_is_one_line(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json"):
+        from_json(path)
