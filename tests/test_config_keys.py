@@ -1,167 +1,129 @@
-"""Every key of the config is read by something: a run notes which it reads."""
+"""Every key of the config decides something: another value of it gives other settings."""
 
 import ast
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
 import pytest
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 import astra_jax
-from astra_jax import runs
-from astra_jax.config import check as checks
-from astra_jax.config import load as configuration
 from astra_jax.config.defaults import paper
-from astra_jax.config.load import load_config
-from astra_jax.data.simulation import writer as simulation
-from astra_jax.data.simulation.signals import SignalSpec
-from astra_jax.data.simulation.writer import SimulationSpec
-from astra_jax.data.sources import AudioSpec, DataSpec, SourceSpec
-from astra_jax.data.targets import TargetSpec
-from astra_jax.model import Predictions
-from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
-from astra_jax.runs import evaluate as evaluation_run
-from astra_jax.runs import members
-from astra_jax.spotting.suppression import SuppressionSpec
-from astra_jax.training import gradients, state
-from astra_jax.training.losses import LossConfig
+from astra_jax.config.load import freeze, load_config
+from astra_jax.config.simulated import SIMULATED_SPLITS, simulated_matches
+from astra_jax.errors import UserError
+from astra_jax.runs.settings import Settings
 
-# What one class reads as a whole and refuses unknown keys of, or keys that are a config's choice.
-WHOLE = ("simulation", "data.sources", "data.splits")
-# They look at every key, whether anything uses it or not.
-LOOK_AT_ALL = (checks.__name__, configuration.__name__)
-INVENTED = ("invented", "training.invented", "inference.suppression.invented")
 CONFIGS = (
     *("ablations.py:m0", "ablations.py:m9,demo", "astra.py", "astra.py:visual"),
     *("astra_small_data.py", "challenge.py", "challenge.py:visual,demo", "commentary.py"),
     *("demo.py", "ensemble.py", "ensemble.py:no_focal,demo"),
 )
 # getattr(spec, f"{split}_matches").
-BY_NAME = {f"{split}_matches" for split in simulation.SPLITS}
-# Classes whose fields are filled from the config's keys, or are what those become.
-READ_BY_FIELDS = (
-    *(AudioConfig, ModelConfig, SourceConfig, LossConfig, SuppressionSpec, TargetSpec),
-    *(AudioSpec, DataSpec, SourceSpec, SignalSpec, SimulationSpec),
-)
+BY_NAME = {f"{split}_matches" for split in SIMULATED_SPLITS}
 
 
-class Flat(nn.Module):
-    """Stands in for ASTRA, which takes long to compile: the same scores everywhere."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, inputs: dict, train: bool = False) -> Predictions:
-        level = self.param("level", nn.initializers.zeros, ())
-        clips = inputs["features"][0].shape[0]
-        flat = jnp.broadcast_to(level, (clips, self.config.positions, self.config.classes + 1))
-        return Predictions(nn.sigmoid(flat), flat, flat)
+def full_config() -> ConfigDict:
+    """Everything that a config can switch on."""
+    config = paper()
+    config.simulation = simulated_matches()
+    config.data.root = "data"
+    config.freeze, config.loss.class_weights = ("audio/*",), (1.0,) * 17
+    return config
 
 
-class Reads:
-    """The keys that a run reads, dotted; a mapping's own key doesn't count."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.keys: set[str] = set()
-        self._names: dict[int, str] = {}
-        self._kept: list[ConfigDict] = []
-        original = ConfigDict.__getitem__
-
-        def noting(mapping: ConfigDict, key: str) -> object:
-            value = original(mapping, key)
-            prefix = self._names.get(id(mapping))
-            if prefix is not None and not looks_at_all():
-                self.keys.add(f"{prefix}{key}")
-            return value
-
-        monkeypatch.setattr(ConfigDict, "__getitem__", noting)
-
-    def follow(self, config: ConfigDict) -> ConfigDict:
-        """Notes from now on what is read of `config`."""
-        self._kept.append(config)  # or another one could get its id
-        self._names |= {id(mapping): name for name, mapping in mappings(config)}
-        return config
-
-
-def looks_at_all() -> bool:
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") in LOOK_AT_ALL:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def mappings(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, ConfigDict]]:
+def sections(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, ConfigDict]]:
+    """Every mapping of the config, by what stands before the names of its keys."""
     yield prefix, config
     for key, value in config.items():
-        if isinstance(value, ConfigDict) and prefix + key not in WHOLE:
-            yield from mappings(value, f"{prefix}{key}.")
+        # The names of splits are a config's choice.
+        if isinstance(value, ConfigDict) and key != "splits":
+            yield from sections(value, f"{prefix}{key}.")
 
 
 def leaves(config: ConfigDict) -> set[str]:
-    nested = [(name, mapping, key) for name, mapping in mappings(config) for key in mapping]
-    names = {name for name, _ in mappings(config)}
-    return {name + key for name, _, key in nested if f"{name}{key}." not in names}
+    """The dotted keys that hold values."""
+    inner = {prefix for prefix, _ in sections(config)}
+    keys = {prefix + key for prefix, section in sections(config) for key in section}
+    return {key for key in keys if f"{key}." not in inner}
 
 
-def with_invented_keys() -> ConfigDict:
-    config = paper()
-    config.invented = config.training.invented = config.inference.suppression.invented = 1
-    return config
+SECTIONS = [prefix for prefix, _ in sections(full_config())]
+KEYS = sorted(leaves(full_config()))
 
 
-def small_config() -> ConfigDict:
-    """Simulated matches of two minutes, with audio: everything that a config can switch on."""
-    config = with_invented_keys()
-    config.simulation = simulation.default_config()
-    config.simulation.update(train_matches=1, valid_matches=1, test_matches=1, half_seconds=120)
+def another(value: Any, kind: type) -> Any:
+    """Another value of a key; those that it can't have are refused by who reads it."""
+    if isinstance(value, ConfigDict):
+        return ConfigDict({"invented": "train"})
+    if kind in (bool, tuple):
+        return not value if kind is bool else value[1:]
+    if kind is str:
+        return "invented"
+    return kind(1 if value is None else value + 1)
+
+
+def settings(config: ConfigDict) -> str:
+    """All that the rooms are told of the config, or what one of them says against it."""
+    try:
+        of_all = Settings.from_config(freeze(config))
+    except UserError as error:
+        return str(error)
+    fields = (field.name for field in dataclasses.fields(of_all))
+    return repr([getattr(of_all, name) for name in fields if name != "config"])
+
+
+def decides_something(config: ConfigDict, key: str) -> bool:
+    """Whether another value under `key` gives other settings."""
+    before = settings(config)
+    prefix, _, name = key.rpartition(".")
+    section = dict(sections(config))[f"{prefix}." if prefix else ""]
     with config.ignore_type():
-        config.data.update(simulation.data_config())
-        config.model.audio.update(segment_frames=16)
-    config.clip.update(seconds=16, stride_seconds=8)
-    config.optimizer.warmup_epochs = 0
-    # The last epoch is validated and ends the run whatever the keys of that say.
-    config.training.update(epochs=2)
-    return config
+        section[name] = another(section[name], section.get_type(name))
+    return settings(config) != before
 
 
-@pytest.fixture(scope="module")
-def read_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """What training and evaluation read."""
-    workdir = tmp_path_factory.mktemp("reads")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (state, gradients, runs, evaluation_run):
-            monkeypatch.setattr(module, "ASTRA", Flat)
-        for module in (checks, configuration):
-            monkeypatch.setattr(module, "paper", with_invented_keys)
-        reads = Reads(monkeypatch)
-        original = configuration.from_json
-        for module in (runs, members):
-            monkeypatch.setattr(module, "from_json", lambda path: reads.follow(original(path)))
-        runs.train(reads.follow(small_config()), workdir)
-        runs.evaluate(workdir, "test", workdir / "out")
-    return reads.keys
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_decides_something(key: str) -> None:
+    assert decides_something(full_config(), key)
 
 
-def test_every_key_is_read_and_an_invented_one_is_found(read_keys: set[str]) -> None:
-    assert leaves(small_config()) - read_keys == set(INVENTED)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_key_that_nothing_reads_is_found(section: str) -> None:
+    config = full_config()
+    dict(sections(config))[section].invented = 1
+    try:
+        assert not decides_something(config, f"{section}invented")
+    except TypeError as error:  # its room's settings have no such field
+        assert "invented" in str(error)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_has_no_key_that_nothing_reads(name: str, read_keys: set[str]) -> None:
+def test_a_shipped_config_has_no_other_keys(name: str) -> None:
     config = load_config(str(Path(__file__).parents[1] / "configs" / name))
-    assert leaves(config) <= read_keys | {"data.audio"}
+    assert leaves(config) <= {*KEYS, "data.audio", "simulation"}
 
 
-def test_every_config_is_looked_at() -> None:
+def test_every_shipped_config_is_looked_at() -> None:
     folder = Path(__file__).parents[1] / "configs"
     assert {path.name for path in folder.glob("*.py")} == {name.split(":")[0] for name in CONFIGS}
+
+
+# What the settings hold must be used as well.
+
+
+def kinds(value: Any) -> Iterator[type]:
+    """The classes that settings are made of, however deep."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from kinds(item)
+    elif dataclasses.is_dataclass(value):
+        yield type(value)
+        for field in dataclasses.fields(value):
+            yield from kinds(getattr(value, field.name))
 
 
 @functools.cache
@@ -173,8 +135,21 @@ def attributes_read() -> set[str]:
     return {node.attr for node in nodes if isinstance(node.ctx, ast.Load)}
 
 
-@pytest.mark.parametrize("kind", READ_BY_FIELDS, ids=lambda kind: kind.__name__)
-def test_every_setting_that_a_class_takes_is_read(kind: type) -> None:
-    """A class that takes keys as a whole would hide one that nothing uses."""
-    fields = {field.name for field in dataclasses.fields(kind)}
-    assert fields and fields - attributes_read() <= BY_NAME
+def unread(kind: type) -> set[str]:
+    """The fields of a class that nothing in the package reads."""
+    return {field.name for field in dataclasses.fields(kind)} - attributes_read() - BY_NAME
+
+
+def test_every_field_of_the_settings_is_read() -> None:
+    found = set(kinds(Settings.from_config(freeze(full_config()))))
+    assert {kind.__name__ for kind in found} >= {
+        *("Settings", "SimulationSpec", "SignalSpec", "DataSpec", "SourceSpec", "AudioSpec"),
+        *("StreamConfig", "ClipConfig", "TargetSpec", "MixupConfig", "ModelConfig"),
+        *("SourceConfig", "AudioConfig", "LossConfig", "OptimizerConfig", "TrainingConfig"),
+        *("InferenceConfig", "SuppressionSpec", "TrackersConfig"),
+    }
+    assert {kind.__name__: unread(kind) for kind in found if unread(kind)} == {}
+
+
+def test_a_field_that_nothing_reads_is_found() -> None:
+    assert unread(dataclasses.make_dataclass("Invented", ["seed", "invented"])) == {"invented"}
