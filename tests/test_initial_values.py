@@ -1,0 +1,102 @@
+"""What parameters start as: the published values, and those of other configs."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from helpers.models import SMALL, random_inputs
+
+from astra_jax.model import ASTRA
+from astra_jax.model.heads import PlainHead
+from astra_jax.model.initial_values import adjust_initial_values
+
+
+def small(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _start(config, paths, seed):
+    params = flatten_dict(ASTRA(config).initial_params(jax.random.key(seed)), sep="/")
+    return {path: leaf for path, leaf in params.items() if path.startswith(paths)}
+
+
+def start(config, *paths, seed=0):
+    """The fresh parameters whose paths begin so; the others, slow to compile, are left out."""
+    return jax.device_get(_start(config, paths, seed))
+
+
+def test_initial_values_are_the_published_ones():
+    config = small(dim=64, heads=8, feed_forward=128)
+    layers = [f"encoder/layer_{i}" for i in range(2)]
+    attention, hidden = f"{layers[0]}/self_attention", f"{layers[1]}/feed_forward/output/dense"
+    codes = ("decoder/queries", "source_0/time_code")
+    convolution, query = "audio/vggish/conv_2/kernel", f"{layers[1]}/self_attention/query"
+    params = start(config, attention, hidden, query, convolution, *codes, seed=3)
+    assert_uniform(params[f"{attention}/query/kernel"], np.sqrt(6 / (4 * 64)))
+    assert_uniform(params[f"{attention}/out/kernel"], 1 / np.sqrt(64))
+    assert not np.any(params[f"{attention}/value/bias"])
+    assert not np.any(params[f"{attention}/out/bias"])
+    assert_uniform(params[f"{hidden}/kernel"], 1 / np.sqrt(128))
+    assert_uniform(params[f"{hidden}/bias"], 1 / np.sqrt(128))
+    assert_uniform(params[convolution], 1 / np.sqrt(9 * 2))
+    for code in (params[path] for path in codes):
+        assert 0 <= code.min() < 0.1 and 0.9 < code.max() < 1
+    assert np.any(params[f"{attention}/query/kernel"] != params[f"{query}/kernel"])
+
+
+def assert_uniform(array, bound):
+    assert np.abs(array).max() <= bound
+    assert np.abs(array).max() > 0.8 * bound
+    assert np.std(array) == pytest.approx(bound / np.sqrt(3), rel=0.25)
+
+
+def test_sinusoidal_codes_and_queries_share_one_clock():
+    paths = ("decoder/queries", *(f"{of}/time_code" for of in ("source_0", "source_1", "audio")))
+    params = start(small(codes="sinusoidal", dim=32), *paths)
+    queries, first, second, audio = (params[path] for path in paths)
+    # 20 positions, 10 rows, 20 rows, 10 segments of 0.96 s in a clip of 10 s.
+    np.testing.assert_allclose(queries[::2], first, atol=1e-6)
+    np.testing.assert_allclose(queries, second, atol=1e-6)
+    nearest = np.argmax(audio @ queries.T, axis=1)
+    np.testing.assert_array_equal(nearest, np.round(np.arange(10) * 0.96 * 2))
+
+
+def test_a_class_prior_starts_the_heads_probabilities_there():
+    config = small(class_prior=0.02)
+    params = start(config, "classification_head")
+    # What the decoder's last LayerNorm gives the head.
+    evolved = np.random.default_rng(0).normal(size=(2, 20, 16)).astype(np.float32)
+    head = unflatten_dict(params, sep="/")["classification_head"]
+    logits = PlainHead(config).apply({"params": head}, jnp.asarray(evolved), False)
+    out = jax.nn.sigmoid(logits)
+    np.testing.assert_allclose(out[..., 1:], 0.02, atol=0.01)
+    np.testing.assert_allclose(out[..., 0], 0.98, atol=0.01)
+
+
+def test_aligned_attention_looks_at_its_own_time_first():
+    sizes = {"dim": 64, "hierarchical": False, "encoder_layers": 1, "decoder_layers": 1}
+    plain = small(codes="sinusoidal", audio=None, **sizes)
+    inputs = random_inputs(plain, 1)
+
+    @jax.jit
+    def look(params):
+        _, state = ASTRA(plain).apply(
+            {"params": params}, inputs, capture_intermediates=lambda module, _: True
+        )
+        attention = state["intermediates"]["decoder"]["layer_0"]["cross_attention"]
+        query, key = (attention[name]["__call__"][0] for name in ("query", "key"))
+        # Tokens of the second source: 20 after the 20 of the first.
+        return jnp.einsum("cqhd,ckhd->qk", query, key)[:, 20:]
+
+    def nearest_to_own_time(params):
+        return np.abs(np.argmax(look(params), axis=1) - np.arange(20)).mean()
+
+    params = jax.jit(ASTRA(plain).initial_params)(jax.random.key(0))
+    assert nearest_to_own_time(params) > 3
+    aligned = dataclasses.replace(plain, aligned_attention=True)
+    assert nearest_to_own_time(adjust_initial_values(params, aligned)) < 3
