@@ -1,6 +1,7 @@
 """Configs that can't be used: each value is named in one line."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +10,16 @@ from ml_collections import ConfigDict
 from astra_jax.config.check import RANGES, check
 from astra_jax.config.defaults import paper
 from astra_jax.config.load import load_config
-from astra_jax.data.simulation import writer as simulation
+from astra_jax.config.simulated import simulated_matches
 from astra_jax.errors import UserError
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.settings import Settings, resolve
 
 
 def changed(key: str, value: Any) -> ConfigDict:
     """The paper's config, on simulated matches, with another value under `key`."""
     config = paper()
-    config.simulation = simulation.default_config()
+    config.simulation = simulated_matches()
     *groups, name = key.split(".")
     group = config
     for part in groups:
@@ -57,7 +60,6 @@ def test_no_number_may_be_nan_infinite_or_a_text(key):
         ("optimizer.weight_decay", -1.0, "at least 0"),
         ("mixup.alpha", 0.0, "above 0"),
         ("mixup.beta", -1.0, "above 0"),
-        ("mixup.kind", "cut", "balanced, plain, none"),
         ("model.dropout", 1.0, "a number of at least 0 and below 1"),
         ("model.embedding_dropout", -0.1, "at least 0 and below 1"),
         ("model.head_dropout", 1.5, "at least 0 and below 1"),
@@ -85,7 +87,6 @@ def test_no_number_may_be_nan_infinite_or_a_text(key):
         ("targets.displacement_radius_seconds", 51.0, "to clip.seconds (50.0)"),
         ("loss.classification_weight", -1.0, "at least 0"),
         ("loss.displacement_weight", -1.0, "at least 0"),
-        ("loss.displacement_normalization", "clips", "one of positions, targets"),
         ("loss.class_weights", 2.0, "2.0, it must be a list"),
         ("loss.class_weights", (1.0, 2.0), "17 numbers, one a class"),
         ("optimizer.clip_norm", 0.0, "above 0"),
@@ -121,6 +122,20 @@ def test_no_number_may_be_nan_infinite_or_a_text(key):
 def test_a_value_that_cannot_be_used_is_named(key, value, words):
     message = refused(changed(key, value))
     assert message.startswith(f"config.{key}: ") and words in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mixup.kind", "cut", "balanced, plain, none"),
+        ("loss.displacement_normalization", "clips", "one of positions, targets"),
+    ],
+)
+def test_a_name_that_only_its_room_knows_is_checked_by_its_settings(key, value, words):
+    resolved = resolve(changed(key, value), RunFolder(Path("run")))
+    with pytest.raises(UserError) as error:
+        Settings.from_config(resolved)
+    assert str(error.value).startswith(f"config.{key}: ") and words in str(error.value)
 
 
 @pytest.mark.parametrize("window", ["long", None, math.nan, math.inf, 0.0])

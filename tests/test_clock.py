@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers.matches import FAST, WIDE, index, write_match
 
-from astra_jax.config.clock import DECAYS_SECONDS
+from astra_jax.config.clock import CLOCK_DECAYS_SECONDS
 from astra_jax.data.clips import read_inputs
 from astra_jax.data.clock import Clock
-from astra_jax.data.normalization import measure, normalized
+from astra_jax.data.normalization import measure_normalizations, normalize
 from astra_jax.errors import UserError
 
 CLOCK = {"pattern": "clock", "rows_per_second": 2, "widths": (8,)}
@@ -21,16 +21,20 @@ def test_the_clock_falls_from_the_start_and_rises_to_the_end():
     assert rows.shape == (201, 8) and rows.dtype == np.float32
     assert rows[0, :4].tolist() == [1, 1, 1, 1] and rows[-1, 4:].tolist() == [1, 1, 1, 1]
     # Row 20 is second 10, 90 s before the last row.
-    np.testing.assert_allclose(rows[20, :4], np.exp(-10 / np.array(DECAYS_SECONDS)), rtol=1e-6)
-    np.testing.assert_allclose(rows[20, 4:], np.exp(-90 / np.array(DECAYS_SECONDS)), rtol=1e-5)
+    np.testing.assert_allclose(
+        rows[20, :4], np.exp(-10 / np.array(CLOCK_DECAYS_SECONDS)), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        rows[20, 4:], np.exp(-90 / np.array(CLOCK_DECAYS_SECONDS)), rtol=1e-5
+    )
 
 
 def test_a_clip_is_told_where_in_its_half_it_lies(tmp_path):
     write_match(tmp_path, seconds=(120, 80), audio=False)
     halves = index(tmp_path, sources=SOURCES, audio=None)
-    norms = measure(halves)
+    norms = measure_normalizations(halves)
     assert norms[0] is not None and norms[1] is None
-    for half in normalized(halves, norms):
+    for half in normalize(halves, norms):
         inputs = read_inputs(half, 50.0, 50.0)
         clock, present = inputs["features"][1], inputs["masks"]["features"][1]
         assert clock.shape == (100, 8) and present.all()

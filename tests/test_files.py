@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from astra_jax.files import append_line, remove_unfinished, write_atomically
-from astra_jax.runs.lock import locked
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.lock import lock_folder
 from astra_jax.training import interruption
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -56,7 +57,10 @@ def test_what_a_killed_process_left_unfinished_is_taken_away(tmp_path, monkeypat
 
 def test_a_lock_that_a_full_disk_does_not_take_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", fail)
-    with pytest.raises(OSError, match="No space") as error, locked(tmp_path / "run"):
+    with (
+        pytest.raises(OSError, match="No space") as error,
+        lock_folder(RunFolder(tmp_path / "run")),
+    ):
         pass
     assert error.value.filename == str(tmp_path / "run" / "run.lock")
     assert list(tmp_path.iterdir()) == []

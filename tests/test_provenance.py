@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from helpers.matches import MATCH, WIDE, annotation, grid, index, write_labels, write_match
 
-from astra_jax.runs import provenance
-from astra_jax.runs.provenance import PACKAGES, add_start, commit, fingerprint
+from astra_jax.runs.folder import EvaluationFolder, RunFolder
+from astra_jax.runs.provenance import (
+    PACKAGES,
+    add_start,
+    commit,
+    fingerprint,
+    write_evaluation,
+)
 
 OTHER = "league/season/C - D"
 
@@ -79,18 +85,23 @@ def test_other_matches_have_another_fingerprint(root):
 # The file
 
 
-def starts(workdir: Path) -> list[dict]:
-    return json.loads((workdir / "provenance.json").read_text())["starts"]
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return RunFolder(tmp_path).provenance_path
 
 
-def test_every_start_is_added_and_none_is_lost(tmp_path, caplog, monkeypatch):
+def starts(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["starts"]
+
+
+def test_every_start_is_added_and_none_is_lost(path, caplog, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "--config", "a b.py"])
-    add_start(tmp_path, "sha256:1", step=0)
-    (first,) = starts(tmp_path)
+    add_start(path, "sha256:1", step=0)
+    (first,) = starts(path)
     monkeypatch.setattr("sys.argv", ["astra", "train"])
-    add_start(tmp_path, "sha256:1", step=6)
-    assert starts(tmp_path)[0] == first and len(starts(tmp_path)) == 2
-    assert [entry["step"] for entry in starts(tmp_path)] == [0, 6]
+    add_start(path, "sha256:1", step=6)
+    assert starts(path)[0] == first and len(starts(path)) == 2
+    assert [entry["step"] for entry in starts(path)] == [0, 6]
     assert first["command"] == ["train.py", "--config", "a b.py"]
     assert (first["devices"], first["processes"], first["device_kind"]) == (8, 1, "cpu")
     assert set(first["packages"]) == set(PACKAGES) and first["packages"]["jax"][0].isdigit()
@@ -98,27 +109,28 @@ def test_every_start_is_added_and_none_is_lost(tmp_path, caplog, monkeypatch):
     assert not caplog.text
 
 
-def test_other_data_than_at_the_first_start_give_one_warning(tmp_path, caplog):
+def test_other_data_than_at_the_first_start_give_one_warning(path, caplog):
     for data in ("sha256:1", "sha256:2"):
-        add_start(tmp_path, data, step=0)
+        add_start(path, data, step=0)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and "\n" not in record.getMessage()
     assert "the data differ" in record.getMessage() and "--workdir" in record.getMessage()
-    assert [entry["data"] for entry in starts(tmp_path)] == ["sha256:1", "sha256:2"]
+    assert [entry["data"] for entry in starts(path)] == ["sha256:1", "sha256:2"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b'{"starts": [1]}'])
-def test_a_damaged_file_stops_no_run(tmp_path, caplog, content):
-    (tmp_path / "provenance.json").write_bytes(content)
-    add_start(tmp_path, "sha256:1", step=3)
-    assert [entry["step"] for entry in starts(tmp_path)] == [3]
+def test_a_damaged_file_stops_no_run(path, caplog, content):
+    path.write_bytes(content)
+    add_start(path, "sha256:1", step=3)
+    assert [entry["step"] for entry in starts(path)] == [3]
     (record,) = caplog.records
     assert "provenance.json: not readable" in record.getMessage()
 
 
 def test_an_evaluation_says_of_what(tmp_path):
-    provenance.write(tmp_path, "sha256:1", workdir="runs/a", step=9, split="test")
-    content = json.loads((tmp_path / "provenance.json").read_text())
+    path = EvaluationFolder(tmp_path).provenance_path
+    write_evaluation(path, "sha256:1", workdir="runs/a", step=9, split="test")
+    content = json.loads(path.read_text())
     assert {key: content[key] for key in ("workdir", "step", "split", "data")} == {
         "workdir": "runs/a",
         "step": 9,

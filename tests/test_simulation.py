@@ -9,24 +9,36 @@ import pytest
 
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.defaults import paper
-from astra_jax.config.simulated import EMBEDDING_WIDTHS, FRAMES_PER_SECOND, MELS
+from astra_jax.config.simulated import (
+    EMBEDDING_WIDTHS,
+    FRAMES_PER_SECOND,
+    MELS,
+    simulated_data,
+    simulated_matches,
+)
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
-from astra_jax.data.simulation import writer as simulation
 from astra_jax.data.simulation.events import (
     SHORTEST_GAP_SECONDS,
     HalfEvents,
     build_chain,
     draw_events,
 )
+from astra_jax.data.simulation.signals import embeddings, mel_power
 from astra_jax.data.simulation.statistics import boosted_rates, measured_statistics
-from astra_jax.data.simulation.writer import JITTERED_CLASSES, SimulationSpec, write_matches
+from astra_jax.data.simulation.writer import (
+    JITTERED_CLASSES,
+    SimulationSpec,
+    read_spec,
+    world,
+    write_matches,
+)
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.splits import load_split
 from astra_jax.errors import UserError
 
-DEMO = SimulationSpec.from_config(simulation.default_config())
+DEMO = SimulationSpec.from_config(simulated_matches().to_dict())
 SMALL = dataclasses.replace(
     DEMO, train_matches=1, valid_matches=1, test_matches=1, half_seconds=60, density=3.0
 )
@@ -43,13 +55,15 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def open_halves(root: Path, split: str) -> list[Half]:
     data = paper().data
     with data.ignore_type():
-        data.update(simulation.data_config())
+        data.update(simulated_data())
         data.root = str(root)
-    return index_halves(DataSpec.from_config(data), load_split(str(root / f"{split}.txt")))
+    return index_halves(
+        DataSpec.from_config(data.to_dict()), load_split(str(root / f"{split}.txt"))
+    )
 
 
 def many_events(spec: SimulationSpec, halves: int) -> list[HalfEvents]:
-    chain, _ = simulation.world(spec)
+    chain, _ = world(spec)
     return [
         draw_events(chain, spec.half_seconds, np.random.default_rng([7, k])) for k in range(halves)
     ]
@@ -148,7 +162,7 @@ def test_the_share_of_hidden_events_is_the_measured_one() -> None:
 def test_hidden_events_show_less_and_sound_more() -> None:
     """The same events, once on the screen and once not, with the same noise."""
     spec = dataclasses.replace(DEMO, half_seconds=600)
-    chain, patterns = simulation.world(spec)
+    chain, patterns = world(spec)
     events = draw_events(chain, 600, np.random.default_rng(3))
     nothing = dataclasses.replace(
         events, **{f.name: getattr(events, f.name)[:0] for f in dataclasses.fields(events)}
@@ -156,13 +170,11 @@ def test_hidden_events_show_less_and_sound_more() -> None:
 
     def energies(visible: bool) -> tuple[float, float]:
         one = dataclasses.replace(events, visible=np.full(len(events.classes), visible))
-        picture = simulation.embeddings(patterns, spec.signals, one, 600, np.random.default_rng(5))
-        sound = simulation.mel_power(patterns, spec.signals, one, 600, np.random.default_rng(6))
+        picture = embeddings(patterns, spec.signals, one, 600, np.random.default_rng(5))
+        sound = mel_power(patterns, spec.signals, one, 600, np.random.default_rng(6))
         return float(np.square(picture).mean()), float(np.square(power_to_db(sound)).std())
 
-    silent_picture = simulation.embeddings(
-        patterns, spec.signals, nothing, 600, np.random.default_rng(5)
-    )
+    silent_picture = embeddings(patterns, spec.signals, nothing, 600, np.random.default_rng(5))
     shown, hidden = energies(True), energies(False)
     floor = float(np.square(silent_picture).mean())
     assert hidden[0] - floor < 0.2 * (shown[0] - floor)
@@ -189,7 +201,7 @@ def test_finished_matches_are_found_again(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     write_matches(tmp_path, SMALL)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert simulation.read_spec(tmp_path) == SMALL
+    assert read_spec(tmp_path) == SMALL
 
 
 def test_a_run_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
@@ -218,16 +230,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "message"), [("halves", "config.simulation.halves: is no option")])
 def test_an_unknown_option_is_named(key: str, message: str) -> None:
-    config = simulation.default_config()
-    with config.unlocked():
-        config[key] = 1
+    config = simulated_matches().to_dict() | {key: 1}
     with pytest.raises(UserError, match=message):
         SimulationSpec.from_config(config)
 
 
 def test_a_missing_option_is_named() -> None:
-    config = simulation.default_config()
-    with config.unlocked():
-        del config.signals["drift"]
+    config = simulated_matches().to_dict()
+    del config["signals"]["drift"]
     with pytest.raises(UserError, match="config.simulation.signals.drift: is missing"):
         SimulationSpec.from_config(config)

@@ -17,7 +17,7 @@ from astra_jax.data.targets import (
 
 GOLDEN = Path(__file__).parent / "golden" / "targets.npz"
 NONE = 127
-SPEC = TargetSpec(50, 2, 2, 3, classes=2)
+SPEC = TargetSpec(50, 2, 2, 3, num_classes=2)
 
 
 def targets(events: list[tuple[int, int]], start: int = 0, spec: TargetSpec = SPEC):
@@ -97,7 +97,7 @@ def test_a_clip_without_events_is_background():
 
 
 def test_other_rates_and_radii_scale():
-    spec = TargetSpec(10, 5, 0.5, 1, classes=1)
+    spec = TargetSpec(10, 5, 0.5, 1, num_classes=1)
     assert spec.positions == 50
     result = targets([(20, 0)], spec=spec)
     assert np.flatnonzero(result.class_targets[:, 1]).tolist() == [18, 19, 20, 21, 22]
