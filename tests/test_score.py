@@ -1,16 +1,13 @@
 """`astra score`: what it prints and writes, and how it fails."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from astra_jax.cli.main import main, run_command
+from astra_jax.cli.main import main
 from astra_jax.data.splits import load_split
-from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, average_maps
 from astra_jax.evaluation.table import score_table
 from astra_jax.formats.soccernet_results import write_results
@@ -183,33 +180,6 @@ def test_arguments_that_score_does_not_know_are_refused(folders: Path) -> None:
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score"])
-def test_help_gives_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    assert f"example:\n  astra {command} " in capsys.readouterr().out
-
-
-def test_the_command_does_not_wait_for_jax() -> None:
-    code = "import sys, astra_jax.cli; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_user_error_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
-    def command() -> None:
-        raise UserError("first\nsecond")
-
-    assert run_command(command) == 2
-    assert capsys.readouterr().err == "error: first second\n"
-    assert run_command(lambda: None) == 0
-
-
-def test_other_errors_are_not_swallowed() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: print(1 // 0))
-
-
 def test_the_table_fits_long_class_names() -> None:
     name = "A class with a rather long name"
     block: dict[str, Any] = {}
@@ -219,18 +189,3 @@ def test_the_table_fits_long_class_names() -> None:
     assert lines[1].split() == ["tight", "50.00", "50.00", "50.00"]
     assert lines[-1] == name + "     100.00" * 3
     assert len(lines[1]) == len(lines[-1])
-
-
-def test_config_values_reach_the_commands_that_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def train(args: Any) -> None:
-        """Stands in for the training."""
-        seen.append(args)
-
-    monkeypatch.setattr("astra_jax.commands.train.run", train)
-    arguments = ["train", "--config", "c.py", "--config.data.root=/a b", "--workdir", "w"]
-    assert main([*arguments, "--config.seed=1"]) == 0
-    assert seen[0].config == "c.py"
-    assert seen[0].workdir == Path("w")
-    assert seen[0].overrides == ["--config.data.root=/a b", "--config.seed=1"]

@@ -16,11 +16,11 @@ _FAILED = "backend failed to initialize"
 _LONGEST = 300
 
 
-def warn_of_unused() -> None:
+def warn_of_unused(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> None:
     """One warning where this machine has an accelerator that JAX does not use.
 
     Call it before anything else asks JAX for its devices: JAX's own warning, which is then given,
-    is left out.
+    is left out. `root` and `environment`: as in `unused`.
     """
     jaxs = logging.getLogger("jax._src.xla_bridge")
     kept = _Kept()
@@ -29,7 +29,7 @@ def warn_of_unused() -> None:
         on_cpu = jax.default_backend() == "cpu"
     finally:
         jaxs.removeFilter(kept)
-    if on_cpu and jax.process_index() == 0 and (found := unused()) is not None:
+    if on_cpu and jax.process_index() == 0 and (found := unused(root, environment)) is not None:
         _log.warning(line(*found, kept.said))
 
 
