@@ -29,7 +29,11 @@ def warn_of_unused(root: Path = Path("/"), environment: Mapping[str, str] = os.e
         on_cpu = jax.default_backend() == "cpu"
     finally:
         jaxs.removeFilter(kept)
-    if on_cpu and jax.process_index() == 0 and (found := unused(root, environment)) is not None:
+    if (
+        on_cpu
+        and jax.process_index() == 0
+        and (found := find_unused(root, environment)) is not None
+    ):
         _log.warning(line(*found, kept.said))
 
 
@@ -41,7 +45,7 @@ def line(name: str, extra: str, said: str = "") -> str:
     return f"{name} is here but JAX computes on the CPU: {mend}; to mean it: JAX_PLATFORMS=cpu"
 
 
-def unused(
+def find_unused(
     root: Path = Path("/"), environment: Mapping[str, str] = os.environ
 ) -> tuple[str, str] | None:
     """What is here beside the CPU, and the extra of this package that serves it; None: nothing.

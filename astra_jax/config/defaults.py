@@ -161,7 +161,7 @@ def _model() -> ConfigDict:
                 "channels": (64, 128, 256, 256, 512, 512),
                 "hidden": 4096,
                 # File of VGGish's AudioSet weights that its convolutions and middle linear start
-                # from, as the published model's did (astra_jax.vggish_weights); None: drawn.
+                # from, as the published model's did (astra_jax.torch_import.vggish); None: drawn.
                 "init_from": config_dict.placeholder(str),
             },
             # Of the computation: "float32", "bfloat16" or "float32_highest", in which GPU and TPU

@@ -56,15 +56,15 @@ class ArrayFile:
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise _changed(self.path, error.strerror or "it cannot be opened") from error
+            raise _change_error(self.path, error.strerror or "it cannot be opened") from error
         try:
             expected = self.offset + self.shape[0] * self.shape[1] * self.dtype.itemsize
             if os.fstat(file).st_size != expected:
-                raise _changed(self.path, "its size is another one")
+                raise _change_error(self.path, "its size is another one")
             raw = self._contiguous(file, start, stop) if rows_are_contiguous else None
             raw = self._strided(file, start, stop) if raw is None else raw
         except OSError as error:
-            raise _changed(self.path, error.strerror or "it cannot be read") from error
+            raise _change_error(self.path, error.strerror or "it cannot be read") from error
         finally:
             os.close(file)
         with np.errstate(over="ignore"):
@@ -132,14 +132,14 @@ def _pread(file: int, size: int, offset: int, path: Path) -> bytes:
     while size > 0:
         part = os.pread(file, size, offset)
         if not part:
-            raise _changed(path, "it ends too early")
+            raise _change_error(path, "it ends too early")
         parts.append(part)
         size -= len(part)
         offset += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _changed(path: Path, what: str) -> UserError:
+def _change_error(path: Path, what: str) -> UserError:
     return UserError(
         f"{path}: the file changed since it was indexed ({what}); restore it and start again"
     )

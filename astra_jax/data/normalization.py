@@ -86,7 +86,7 @@ def save_normalizations(path: Path, normalizations: Normalizations) -> None:
 
 
 def load_normalizations(path: Path) -> Normalizations:
-    """What `save` wrote. Errors: UserError where the file is absent or damaged."""
+    """What `save_normalizations` wrote. Errors: UserError where the file is absent or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return tuple(

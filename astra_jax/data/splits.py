@@ -61,7 +61,7 @@ def _load_list(name_or_path: str, root: Path | str | None, given_by: str) -> lis
     sliced = re.fullmatch(r"(.*)\[(-?\d*):(-?\d*)\]", name_or_path)
     name, first, last = sliced.groups() if sliced else (name_or_path, "", "")
     part = slice(*(int(number) if number.strip("-") else None for number in (first, last)))
-    matches = _listed(_split_text(name, root, given_by), name)[part]
+    matches = _parse_list(_split_text(name, root, given_by), name)[part]
     if not matches:
         raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
     return matches
@@ -84,7 +84,7 @@ def _split_text(name: str, root: Path | str | None, given_by: str) -> str:
         ) from error
 
 
-def _listed(text: str, name_or_path: str) -> list[str]:
+def _parse_list(text: str, name_or_path: str) -> list[str]:
     matches: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.strip().startswith("#"):

@@ -117,15 +117,16 @@ def clip_targets(
     displacements = np.zeros(shape, np.float32)
     distances = np.full(shape, np.inf)
     class_radius = _whole(spec.class_radius_seconds * spec.positions_per_second)
-    radius = _whole(spec.displacement_radius_seconds * spec.positions_per_second)
-    offsets = np.arange(-radius, radius + 1)
+    displacement_radius = _whole(spec.displacement_radius_seconds * spec.positions_per_second)
+    offsets = np.arange(-displacement_radius, displacement_radius + 1)
     within = positions - start_position
     inside = np.flatnonzero((within >= 0) & (within < spec.positions))
     for event in inside[np.argsort(within[inside], kind="stable")]:
         at, column = int(within[event]), int(classes[event]) + 1
         class_targets[max(at - class_radius, 0) : at + class_radius + 1, column] = 1
-        first, last = max(at - radius, 0), min(at + radius + 1, spec.positions)
-        offset = offsets[first - at + radius : last - at + radius]
+        first = max(at - displacement_radius, 0)
+        last = min(at + displacement_radius + 1, spec.positions)
+        offset = offsets[first - at + displacement_radius : last - at + displacement_radius]
         nearer = np.abs(offset) < distances[first:last, column]
         displacements[first:last, column][nearer] = offset[nearer]
         distances[first:last, column][nearer] = np.abs(offset[nearer])

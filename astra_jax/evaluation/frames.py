@@ -113,7 +113,7 @@ def parse(
                     raise UserError(
                         f"match {match}: {kind} {entry_number}: {reason}; mend it"
                     ) from error
-    return _sorted(tuple(classes), 2 * len(labels), *_columns(events), *_columns(spots))
+    return _sort(tuple(classes), 2 * len(labels), *_columns(events), *_columns(spots))
 
 
 def from_vectors(
@@ -137,7 +137,7 @@ def from_vectors(
             keys[kind].append((actions * len(targets) + half) * _STRIDE + frames)
             values[kind].append(flat[places])
     events, spots = ((np.concatenate(keys[k]), np.concatenate(values[k])) for k in (0, 1))
-    return _sorted(tuple(classes), len(targets), *events, *spots)
+    return _sort(tuple(classes), len(targets), *events, *spots)
 
 
 def _read_annotation(annotation: Mapping[str, Any]) -> tuple[int, int, Any, float]:
@@ -170,7 +170,7 @@ def _columns(
     return np.array(keys, dtype=np.int64), np.array(values, dtype=np.float64)
 
 
-def _sorted(
+def _sort(
     classes: tuple[str, ...],
     halves: int,
     event_keys: Int[np.ndarray, "event_row"],

@@ -102,14 +102,14 @@ def average_precisions(
         return np.stack(tables)[..., :0:-1].cumsum(axis=-1)[..., ::-1]
 
     kept = counts(np.ones(len(cells), dtype=bool))
-    hits = np.stack([counts(matched(events, seconds)) for seconds in tolerances])
+    hits = np.stack([counts(find_hits(events, seconds)) for seconds in tolerances])
     precision = _ratio(hits, kept)
     recall = _ratio(hits, events.event_counts()[..., None])
     best = [np.where(recall >= level, precision, 0.0).max(axis=-1) for level in _RECALL_LEVELS]
     return np.sum(best, axis=0) / len(_RECALL_LEVELS)
 
 
-def matched(events: FrameEvents, tolerance_seconds: int) -> Bool[np.ndarray, "spot"]:
+def find_hits(events: FrameEvents, tolerance_seconds: int) -> Bool[np.ndarray, "spot"]:
     """Which spots are hits: events in time order each take the best spot still free.
 
     In reach are the spots at most half the tolerance away, so as many frames as the tolerance

@@ -1,4 +1,4 @@
-"""Spots to and from files: SoccerNet's results, the one home of every result format.
+"""Spots to and from files: SoccerNet's results.
 
 `OUT/results/league/season/match/results_spotting.json` and the same files in `OUT/results.zip`,
 match paths at its root: what SoccerNet's evaluation server and package read.

@@ -1,4 +1,4 @@
-"""Linear layers, convolutions and attention with the published initial values."""
+"""Linear layers and attention with the published initial values; codes of time."""
 
 import math
 from typing import Any

@@ -21,7 +21,7 @@ from astra_jax.training.step import TrainStep, make_train_step
 class Components:
     """How the parts of a run are made.
 
-    Runs take these; a test puts something smaller, or something that looks on, in a part's place.
+    Runs take these; a test puts something smaller, or something that records calls, in their place.
     """
 
     make_model: Callable[[ModelConfig], SpottingModel] = ASTRA
@@ -62,8 +62,8 @@ def build(settings: Settings, steps_per_epoch: int, components: Components) -> C
         steps_per_epoch,
         settings.seed,
         mesh,
-        settings.training.average_decay,
-        settings.training.accumulation_steps,
+        average_decay=settings.training.average_decay,
+        accumulation_steps=settings.training.accumulation_steps,
         freeze=settings.freeze,
     )
     state = components.init_state(

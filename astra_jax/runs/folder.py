@@ -10,6 +10,7 @@ WORKDIR/config.json           the resolved config
         run.lock              while a process trains here
         matches/              simulated matches, where it has any
         tensorboard/          for TensorBoard, where it is asked for
+        wandb_run_id.txt      the run's id on Weights & Biases, where it is asked for
         seed_N/               a run of several seeds, beside seeds.json
 OUT/metrics.json              an evaluation's scores, beside results/ and results.zip
     provenance.json           what predicted them
@@ -115,7 +116,7 @@ class RunFolder:
         return RunFolder(self.path / f"seed_{number}")
 
     def evaluations(self) -> Iterator["EvaluationFolder"]:
-        """Those with scores that lie in this folder, by name."""
+        """The evaluations directly in this folder that have scores, by name."""
         for path in sorted(self.path.glob(f"*/{_METRICS}")):
             yield EvaluationFolder(path.parent)
 
@@ -128,7 +129,7 @@ class RunFolder:
         return read_mapping(self.summary_path)
 
     def latest_step(self) -> int:
-        """The step of the newest latest checkpoint, by its name alone; 0 where there is none."""
+        """The step of the newest checkpoint to go on from, by its name; 0 where there is none."""
         names = (path.name for path in self.latest_checkpoints.glob("[0-9]*"))
         return max((int(name) for name in names if name.isdecimal()), default=0)
 

@@ -25,7 +25,8 @@ def lock_folder(run: RunFolder) -> Iterator[Callable[[], None]]:
 
     The file names the host, process and start time of the run at work. What a dead process left is
     taken over, and a message says so. On a file system without locks a message says so too, and
-    the run goes on. Yields what gives it back, for who ends the process without leaving this.
+    the run goes on. Yields what releases it, for whoever ends the process without leaving this
+    context.
 
     Raises:
         UserError: another process is at work in this folder.
@@ -42,7 +43,7 @@ def lock_folder(run: RunFolder) -> Iterator[Callable[[], None]]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
-    def give_back() -> None:
+    def release_lock() -> None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: the run has begun
             for folder in made:
@@ -52,9 +53,9 @@ def lock_folder(run: RunFolder) -> Iterator[Callable[[], None]]:
         with name_in_errors(path):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(content).encode() + b"\n", 0)
-        yield give_back
+        yield release_lock
     finally:
-        give_back()
+        release_lock()
         os.close(file)
 
 

@@ -26,7 +26,7 @@ from astra_jax.runs.folder import EvaluationFolder, RunFolder
 from astra_jax.runs.init_from import read_warm_start
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.prepare import matches_of, write_simulation
-from astra_jax.runs.settings import Settings, open_settings, resolve
+from astra_jax.runs.settings import Settings, resolve, settings_for_training
 from astra_jax.runs.train import train
 from astra_jax.training.checkpoints import checkpoint_digest
 from astra_jax.training.interruption import Interruption
@@ -100,14 +100,14 @@ def train_seeds(
     settings = Settings.from_config(config)
     _check_named(settings, split)
     own = {seed: _with_seed(config, seed) for seed in seeds}
-    opened = {seed: open_settings(own[seed], folder.seed(seed)) for seed in seeds}
+    opened = {seed: settings_for_training(own[seed], folder.seed(seed)) for seed in seeds}
     begins = next((seed for seed in seeds if not folder.seed(seed).path.exists()), None)
     if begins is not None:  # before simulated matches are written
         model = components.make_model(settings.model)
         read_warm_start(opened[begins], folder.seed(begins), model)
     first = is_first_process()
     lock = lock_folder(folder) if first else contextlib.nullcontext(lambda: None)
-    with lock as give_back, Interruption(at_once=give_back).watch():
+    with lock as release_lock, Interruption(at_once=release_lock).watch():
         if first:
             remove_unfinished(folder.path)
         data = _fingerprint_of(settings, split)
@@ -120,7 +120,7 @@ def train_seeds(
             # Another process may see the files of the first one late.
             if missing := not ask_first_process(scored is not None):
                 summary_of_run = train(
-                    own[seed], run.path, at_once=give_back, components=components
+                    own[seed], run.path, at_once=release_lock, components=components
                 )
                 if first:
                     # Without its scores an earlier evaluation counts no more, even if this one is
@@ -148,8 +148,8 @@ def summarize(split: str, done: Mapping[int, Scored]) -> dict[str, Any]:
         "seeds": [
             {"seed": seed, **of.scores, "best_epoch": of.best_epoch} for seed, of in done.items()
         ],
-        "mean": _over(list(done.values()), statistics.fmean),
-        "standard_deviation": _over(list(done.values()), _deviation),
+        "mean": _statistics(list(done.values()), statistics.fmean),
+        "standard_deviation": _statistics(list(done.values()), _deviation),
     }
 
 
@@ -172,7 +172,7 @@ def table(content: Mapping[str, Any]) -> str:
     return align_numbers(rows)
 
 
-def _over(done: Sequence[Scored], statistic: Callable[[list[float]], float | None]) -> Any:
+def _statistics(done: Sequence[Scored], statistic: Callable[[list[float]], float | None]) -> Any:
     """A statistic of each metric, and of each class's, over seeds."""
     found: dict[str, Any] = {}
     for metric in METRICS:

@@ -1,7 +1,7 @@
-"""The door: a config goes in, and each room's own settings come out.
+"""Splits a config into each room's own settings: the whole config goes no farther than this.
 
-Below `runs/` nothing knows the whole config. Every room takes a frozen dataclass, made here of the
-config's section that is named like it.
+Below `runs/` nothing knows the whole config. Every room takes frozen dataclasses, made here of the
+sections that it needs.
 """
 
 import logging
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run's config decides, a field a room, and the resolved config itself."""
+    """The resolved config of a run, what of it stands alone, and the settings of each room."""
 
     config: FrozenConfigDict
     seed: int
@@ -54,7 +54,7 @@ class Settings:
 
     @classmethod
     def from_config(cls, config: FrozenConfigDict) -> "Settings":
-        """The settings of a resolved config; what each room finds wrong with it comes out here.
+        """The settings of a resolved config; each room checks its own values.
 
         Raises:
             UserError: naming the key.
@@ -110,24 +110,26 @@ def resolve(config: ConfigDict, folder: RunFolder, **changes: Any) -> FrozenConf
     return freeze(resolved)
 
 
-def open_settings(config: ConfigDict, folder: RunFolder) -> Settings:
-    """The settings that `config` has as the run in `folder`, which they must not contradict.
+def settings_for_training(config: ConfigDict, folder: RunFolder) -> Settings:
+    """The settings of a training in `folder`, checked against what the folder holds.
 
     Raises:
         UserError: a value that can't be used, or a folder that is no place for this run.
     """
     folder.check_is_no_file()
-    settings = Settings.from_config(resolve(config, folder, init_from=_first_start(config, folder)))
+    init_from = _recorded_init_from(config, folder)
+    settings = Settings.from_config(resolve(config, folder, init_from=init_from))
     settings.training.check_devices(jax.device_count())
     settings.trackers.check_installed()
     _check_folder(settings.config, folder)
     return settings
 
 
-def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
-    """What the run in `folder` says that it began from, where it goes on: it isn't read again.
+def _recorded_init_from(config: ConfigDict, folder: RunFolder) -> str | None:
+    """`init_from` as recorded in the folder, where a run resumes there; else the config's.
 
-    One that began from nothing, or that goes on as if it had, is left to `_check_folder`.
+    A run that resumes doesn't read it again, wherever it lies now. Where none was recorded, or none
+    is named, `_check_folder` judges.
     """
     named: str | None = config.get("init_from")
     if (
@@ -140,16 +142,18 @@ def _first_start(config: ConfigDict, folder: RunFolder) -> str | None:
     if began is not None and began != named:
         _log.info(
             "%s: goes on from its own checkpoint, begun from %s: init_from %s is not read",
-            *(folder, began, named),
+            folder,
+            began,
+            named,
         )
         return began
     return named
 
 
 def _check_folder(config: FrozenConfigDict, folder: RunFolder) -> None:
-    """Raises UserError for a folder that is another run's: only where the data lie may differ."""
+    """Raises UserError for a folder that is another run's: only what `may_differ` names may."""
     if folder.is_imported():
-        # Nothing that a training of this folder could have left, or go on from.
+        # A training can't have left these weights, nor resume from them.
         raise UserError(
             f"{folder}: holds imported weights, which nothing trains over: to start from them "
             f"give --config.init_from={folder} and another --workdir"

@@ -22,7 +22,7 @@ from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import TRAINING, explain_shortage
 from astra_jax.runs.prepare import Prepared, prepare
-from astra_jax.runs.settings import Settings, open_settings
+from astra_jax.runs.settings import Settings, settings_for_training
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
@@ -53,16 +53,16 @@ def train(
     """
     folder = RunFolder(workdir)
     # All that can be wrong with a config is found out before anything is written.
-    settings = open_settings(config, folder)
-    # One process speaks for all: the others wait for it wherever they meet.
+    settings = settings_for_training(config, folder)
+    # Only the first process takes the lock: the others wait for it where they synchronise.
     lock = lock_folder(folder) if is_first_process() else contextlib.nullcontext(lambda: None)
-    with lock as give_back:
+    with lock as release_lock:
 
-        def leave() -> None:
-            give_back()
+        def before_exit() -> None:
+            release_lock()
             at_once()
 
-        interruption = Interruption(at_once=leave)
+        interruption = Interruption(at_once=before_exit)
         with interruption.watch(), explain_shortage(TRAINING):
             summary = _train(settings, folder, interruption, components)
     # A signal that came too late to stop the run still ends what would come after it.
@@ -73,26 +73,26 @@ def train(
 def _train(
     settings: Settings, folder: RunFolder, interruption: Interruption, components: Components
 ) -> dict[str, Any]:
-    """`train` in a folder that is ours: data, state, steps, summary."""
+    """`train` once the lock is held: data, state, steps, summary."""
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
-    run = build(settings, prepared.stream.steps_per_epoch, components)
+    computation = build(settings, prepared.stream.steps_per_epoch, components)
     with _open_checkpoints(folder) as checkpoints:
-        state, progress = _restore_or_start(run, checkpoints, prepared)
+        state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
             settings,
             prepared.validation,
             interruption,
-            components.compile_apply(run.model),
+            components.compile_apply(computation.model),
             components.make_local_mesh,
         )
         trainer = components.make_trainer(
             config=settings.training,
             workdir=folder.path,
             stream=prepared.stream,
-            step=run.step,
-            mesh=run.mesh,
+            step=computation.step,
+            mesh=computation.mesh,
             state=state,
             progress=progress,
             checkpoints=checkpoints,
@@ -105,12 +105,12 @@ def _train(
             if (summary := _finished_summary(settings, folder, trainer)) is not None:
                 return summary
         else:
-            _say_what_trains(settings, folder, prepared, state)
+            _log_start(settings, folder, prepared, state)
         if is_first_process():
-            _write_down(settings, folder, prepared, trainer)
-        # Each step takes the place of the state before, and nothing needs another run's parameters
-        # any more: no name here may keep them.
-        del prepared, run, state
+            _write_run_files(settings, folder, prepared, trainer)
+        # Keep no reference: each step donates the state before it, and another run's parameters
+        # have done their part.
+        del prepared, computation, state
         trainer.run()
         summary = _summarize(trainer)
         if is_first_process():
@@ -120,12 +120,12 @@ def _train(
 
 @contextlib.contextmanager
 def _open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
-    """The run's checkpoints, closed in the end, however it comes."""
+    """The run's checkpoints, closed at the end, after an error too."""
     checkpoints = Checkpoints(folder.latest_checkpoints, folder.best_checkpoints)
     try:
         yield checkpoints
     except BaseException:
-        # Closing waits for every process: one that failed alone would never end.
+        # Closing waits for all processes: it would hang where only this one failed.
         if jax.process_count() == 1:
             with contextlib.suppress(UserError):  # a full disk's, which was raised already
                 checkpoints.close()
@@ -134,24 +134,25 @@ def _open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
 
 
 def _restore_or_start(
-    run: Computation, checkpoints: Checkpoints, prepared: Prepared
+    computation: Computation, checkpoints: Checkpoints, prepared: Prepared
 ) -> tuple[TrainState, Progress]:
-    """The newest checkpoint; where there is none the fresh state, warm-started where asked."""
+    """The newest checkpoint; where there is none the fresh state, or what it is to start from."""
     if checkpoints.latest_step() is None:
         if prepared.warm_start is None:
-            return run.state, Progress()
-        params = prepared.warm_start(host_copy(run.state.params))
-        return with_params(run.state, params, run.mesh), Progress()
-    sharding = replicated(run.mesh)
+            return computation.state, Progress()
+        params = prepared.warm_start(host_copy(computation.state.params))
+        return with_params(computation.state, params, computation.mesh), Progress()
+    sharding = replicated(computation.mesh)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), run.state
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        computation.state,
     )
     state, progress = checkpoints.restore_latest(abstract)
     return state, progress
 
 
 def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> Journal:
-    """What the run says of itself, to its folder, the terminal and the trackers."""
+    """The run's journal: metrics file, progress bar, trackers."""
     steps_per_epoch = prepared.stream.steps_per_epoch
     tracked = TrackedRun(
         name=folder.path.absolute().name,
@@ -170,9 +171,10 @@ def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> 
     )
 
 
-def _say_what_trains(
+def _log_start(
     settings: Settings, folder: RunFolder, prepared: Prepared, state: TrainState
 ) -> None:
+    """Says what is trained, on what."""
     trained, _ = partition(state.params, settings.freeze)
     frozen = f", {count_parameters(trained):,} of them trained" if settings.freeze else ""
     _log.info(
@@ -195,19 +197,21 @@ def _say_what_trains(
 def _finished_summary(
     settings: Settings, folder: RunFolder, trainer: Trainer
 ) -> dict[str, Any] | None:
-    """What a finished run wrote at its end; None where that is gone or damaged."""
+    """What a finished run wrote at its end; None where that is gone or damaged.
+
+    The config is written anew where it differs: the run's data may lie elsewhere now.
+    """
     _log.info("%s: this run is finished; evaluate it, or choose another --workdir", folder)
-    # Its data may lie elsewhere now.
     path = folder.config_path
     outdated = not path.exists() or differences(settings.config, folder.config())
     if is_first_process() and outdated:
         write_atomically(path, to_json(settings.config))
     summary = folder.summary()
-    whole = summary is not None and summary.keys() >= _summarize(trainer).keys()
-    return summary if whole else None
+    complete = summary is not None and summary.keys() >= _summarize(trainer).keys()
+    return summary if complete else None
 
 
-def _write_down(
+def _write_run_files(
     settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer
 ) -> None:
     """Config, normalisation and provenance, into the run's folder."""

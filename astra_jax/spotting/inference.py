@@ -18,7 +18,7 @@ from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
 from astra_jax.spotting.windows import DenseScores, batch_windows, merge_windows, read_windows
 
 Apply = Callable[[Any, dict[str, Any]], Predictions]
-"""Parameters and inputs on the devices to predictions there."""
+"""(parameters, inputs) to predictions, all on the devices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class InferenceConfig:
         suppression = SuppressionSpec.from_config(
             inference["suppression"], clip.positions_per_second, inference["threshold"]
         )
-        suppression.half_windows(num_classes)
+        suppression.half_windows(num_classes)  # raises where their number doesn't fit
         return cls(
             clip_seconds=clip.seconds,
             positions_per_second=clip.positions_per_second,
@@ -85,7 +85,7 @@ class Forward:
         self.replace_params(params)
 
     def replace_params(self, params: Any) -> None:
-        """Goes on with other parameters of the same model; nothing is compiled again."""
+        """Takes other parameters of the same model; nothing is compiled again."""
         self.params = jax.device_put(params, self._everywhere)
 
     def __call__(self, inputs: dict[str, Any]) -> Predictions:
@@ -98,7 +98,8 @@ class Predictor:
 
     The models agree on classes and on the positions of a clip. Each reads a half by its own
     sources, so the half may last longer for one than for another: windows reach to the longest
-    end, and past its own a model sees its last row and frame again, as in a clip that does.
+    end, and past its own a model sees its last row and frame again, as in any clip that passes a
+    half's end.
     """
 
     def __init__(
@@ -106,11 +107,11 @@ class Predictor:
     ) -> None:
         """Of each model its forward pass and the halves as it reads them.
 
-        What members share (the same object) is read once.
+        A half that members share (the same object) is read once.
         """
         self.config = config
         devices = members[0][0].devices
-        self.batch_size = -(-config.batch_size // devices) * devices
+        self.batch_size = -(-config.batch_size // devices) * devices  # rounded up
         self._members = [
             (forward, {(half.match, half.half): half for half in halves})
             for forward, halves in members
@@ -126,8 +127,8 @@ class Predictor:
         Differs from the published implementation: the last window of a half is predicted too.
         """
         cfg = self.config
-        own = [(forward, of_member[half.match, half.half]) for forward, of_member in self._members]
-        halves = {id(half): half for _, half in own}
+        members = [(forward, own[half.match, half.half]) for forward, own in self._members]
+        halves = {id(half): half for _, half in members}
         seconds = max(half.seconds for half in halves.values())
         starts = window_starts(seconds, cfg.stride_seconds)
         parts = []
@@ -135,14 +136,14 @@ class Predictor:
             inputs = {
                 key: read_windows(half, batch, cfg.clip_seconds) for key, half in halves.items()
             }
-            parts.append(average_models([forward(inputs[id(half)]) for forward, half in own]))
+            parts.append(average_models([forward(inputs[id(half)]) for forward, half in members]))
         return merge_windows(
             parts, starts, seconds, cfg.positions_per_second, cfg.overlap, cfg.threshold
         )
 
 
 def find_spots(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
-    """What stays of dense scores, with the sigma of its place."""
+    """Suppresses dense scores; each spot gets the sigma of its position."""
     spots = suppress(dense.scores, suppression)
     if dense.sigma_seconds is None:
         return spots
@@ -167,7 +168,7 @@ def average_models(members: Sequence[Predictions]) -> Predictions:
     return Predictions(
         _mean([member.probabilities for member in members]),
         _mean([member.displacement_mean for member in members]),
-        _mean_in_log(log_variances) if log_variances else None,
+        _log_mean_exp(log_variances) if log_variances else None,
     )
 
 
@@ -178,7 +179,7 @@ def _mean(
     return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
 
-def _mean_in_log(
+def _log_mean_exp(
     logs: Sequence[Float[Array | np.ndarray, "clip position class"]],
 ) -> Float[np.ndarray, "clip position class"]:
     """The logarithm of the mean of what these are logarithms of."""

@@ -40,7 +40,7 @@ def load_vggish(path: Path, params: Any) -> Any:
 
     Args:
         path: of the file.
-        params: as `model.initial_values.init_params` makes them; not changed.
+        params: as `SpottingModel.initial_params` makes them; not changed.
 
     Returns:
         The same tree, NumPy arrays in the place of what the file holds.

@@ -29,7 +29,7 @@ def disk_reason(error: BaseException) -> str | None:
     return next((reason for reason in _DISK_REASONS if reason in str(error)), None)
 
 
-def damaged(folder: Any, error: Exception) -> UserError:
+def damage_error(folder: Any, error: Exception) -> UserError:
     """For a checkpoint, in `folder`, that can't be read."""
     return UserError(
         f"{folder}: the checkpoint is damaged ({one_line(error)}): restore it from a copy, or "

@@ -16,7 +16,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError, one_line
-from astra_jax.training.checkpoint_faults import check_model, damaged, disk_reason
+from astra_jax.training.checkpoint_faults import check_model, damage_error, disk_reason
 from astra_jax.training.state import Progress
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Checkpoints:
         try:
             return Progress.from_json(content)
         except ValueError as error:
-            raise damaged(self._latest.directory / str(step), error) from error
+            raise damage_error(self._latest.directory / str(step), error) from error
 
     def save_best(self, step: int, params: Any) -> None:
         """Saves the parameters as the best so far."""
@@ -141,7 +141,7 @@ class Checkpoints:
             args = ocp.args.Composite(params=ocp.args.StandardRestore(stored))
             return step, self._best.restore(step, args=args).params
         except Exception as error:  # as in `_restore`
-            raise damaged(folder, error) from error
+            raise damage_error(folder, error) from error
 
     def _best_step(self) -> int:
         step: int | None = self._best.latest_step()
@@ -168,7 +168,7 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # whatever Orbax and TensorStore say of a damaged file
-            raise damaged(folder, error) from error
+            raise damage_error(folder, error) from error
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk."""

@@ -134,10 +134,10 @@ class Trainer:
         # Reading the values of the step before waits for that one only.
         fetched = jax.device_get(values)
         if (in_a_row := int(fetched.skipped[1])) >= self._most_skipped:
-            raise self._diverged(step, in_a_row)
+            raise self._divergence_error(step, in_a_row)
         self.journal.step(step, fetched)
 
-    def _diverged(self, step: int, in_a_row: int) -> UserError:
+    def _divergence_error(self, step: int, in_a_row: int) -> UserError:
         return UserError(
             f"{self.workdir}: {in_a_row} steps in a row without a finite loss and gradients, the "
             f"last one step {step} with the clips {'; '.join(self.stream.describe(step - 1))}: "

@@ -24,7 +24,8 @@ _UNCERTAINTY_WEIGHT = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """`focal`: the focal factor of equation 1. `mask_radius`: positions r_d - r_c.
+    """`focal`: the focal factor of equation 1. `weight_radius`: positions r_d - r_c, by
+    which the class targets that weigh displacements reach farther.
 
     `displacement_normalization`: by clips times positions as published, or by the number of
     targets (equation 2). `class_weights`: one an action, None for 1 each.
@@ -33,7 +34,7 @@ class LossConfig:
     focal: bool
     classification_weight: float
     displacement_weight: float
-    mask_radius: int
+    weight_radius: int
     displacement_normalization: Normalization = "positions"
     class_weights: tuple[float, ...] | None = None
 
@@ -51,7 +52,7 @@ class LossConfig:
                 f"{', '.join(kinds)}"
             )
         seconds = targets.displacement_radius_seconds - targets.class_radius_seconds
-        return cls(mask_radius=round(seconds * targets.positions_per_second), **loss)
+        return cls(weight_radius=round(seconds * targets.positions_per_second), **loss)
 
 
 @flax.struct.dataclass
@@ -90,13 +91,13 @@ def displacement_loss(
     targets: Float[Array | np.ndarray, "clip position class"],
     mask: Bool[Array | np.ndarray, "clip position class"],
     class_targets: Float[Array | np.ndarray, "clip position class"],
-    mask_radius: int,
+    weight_radius: int,
     target_count: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """Negative log likelihood of displacements where a target exists (equation 2).
 
     `0.3 (d-mu)^2 / exp(lv) + 0.7 lv`, or `(d-mu)^2` without uncertainty, weighted by the class
-    target max-pooled over a centred window of `2 mask_radius + 1` positions, summed and divided
+    target max-pooled over a centred window of `2 weight_radius + 1` positions, summed and divided
     by clips times positions. Displacements are in output positions. (The published scores came
     from this.) With `target_count`, as in the paper: no class-target weight, and the sum divided
     by that number of targets; 0 where it is 0.
@@ -108,7 +109,7 @@ def displacement_loss(
     if target_count is not None:
         total = jnp.sum(jnp.where(mask, error, 0.0))
         return total / jnp.where(target_count > 0, target_count, 1.0)
-    window = 2 * mask_radius + 1
+    window = 2 * weight_radius + 1
     reach = jax.lax.reduce_window(
         class_targets, 0.0, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME"
     )
@@ -141,7 +142,7 @@ def losses(
         displacements,
         displacement_mask,
         class_targets,
-        config.mask_radius,
+        config.weight_radius,
         target_count if by_targets else None,
     )
     total = config.classification_weight * classification

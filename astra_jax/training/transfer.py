@@ -81,10 +81,10 @@ class Transfer:
         """`fresh` with what is taken of `stored`, both trees of NumPy arrays; changes neither."""
         ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(stored, sep="/")
         for path, source in self.paths.items():
-            ours[path] = self._taken(path, ours[path], theirs[source])
+            ours[path] = self._take(path, ours[path], theirs[source])
         return unflatten_dict(ours, sep="/")
 
-    def _taken(self, path: str, fresh: Any, stored: Any) -> Any:
+    def _take(self, path: str, fresh: Any, stored: Any) -> Any:
         if not _has_classes(path):
             return stored.astype(fresh.dtype)
         merged = np.array(fresh)
@@ -134,7 +134,7 @@ def plan_transfer(fresh: Any, stored: Any, ours: Outline, theirs: Outline) -> Tr
     gone = [name for name in theirs.classes if by_class and name not in ours.classes]
     fresh_modules = _modules(our_leaves.keys() - paths.keys(), our_leaves)
     left_over = _modules(their_leaves.keys() - set(paths.values()), their_leaves)
-    count = sum(_taken_size(path, our_leaves[path].shape, len(columns)) for path in paths)
+    count = sum(_count_taken(path, our_leaves[path].shape, len(columns)) for path in paths)
     return Transfer(paths, columns, _words(fresh_modules, new), _words(left_over, gone), count)
 
 
@@ -156,7 +156,7 @@ def _fits(path: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
     return ours[:-1] == theirs[:-1] if _has_classes(path) else ours == theirs
 
 
-def _taken_size(path: str, shape: tuple[int, ...], columns: int) -> int:
+def _count_taken(path: str, shape: tuple[int, ...], columns: int) -> int:
     return int(np.prod((*shape[:-1], columns) if _has_classes(path) else shape))
 
 

@@ -1,7 +1,7 @@
 """ASTRA in PyTorch, as its users would write it: the yardstick for speed (benchmarks/speed.py).
 
 Written from the paper. Parameters carry the names of published checkpoints, so that
-`astra_jax.torch_import.from_state_dict` reads its state dict; `torch_weights.to_state_dict` is
+`astra_jax.torch_import.from_state_dict` reads its state dict; `twin.weights.to_state_dict` is
 the way back. PyTorch is given what it is good at: its own transformer layers, segments of equal
 length in one batch and without masks, images with channels last.
 """

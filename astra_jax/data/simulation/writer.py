@@ -58,8 +58,8 @@ class SimulationSpec:
     @classmethod
     def from_config(cls, simulation: Mapping[str, Any]) -> "SimulationSpec":
         """Reads the section `simulation`; a UserError names a key that is unknown or missing."""
-        values = _checked(cls, dict(simulation), "simulation")
-        signals = _checked(SignalSpec, values.pop("signals"), "simulation.signals")
+        values = _check_fields(cls, dict(simulation), "simulation")
+        signals = _check_fields(SignalSpec, values.pop("signals"), "simulation.signals")
         return cls(**values, signals=SignalSpec(**signals))
 
     @property
@@ -203,7 +203,7 @@ def _check_same(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def _checked(target: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+def _check_fields(target: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     """`values`, if they are exactly the fields of dataclass `target`."""
     fields = {field.name for field in dataclasses.fields(target)}
     for key in sorted(values.keys() ^ fields):
