@@ -172,7 +172,7 @@ def main() -> int:
     if out.exists() and any(out.iterdir()):
         parser.error(f"--out: {out} holds files: give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    # Behind the options of this command, so that they win.
+    # After the options of this command, so that they win.
     arguments = ["train", "--config", str(DEMO), f"--config.data.root={out / 'matches'}"]
     arguments += [*ARGUMENTS, *overrides]
     whole, killed = (

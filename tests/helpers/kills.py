@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from helpers.processes import environment
 from helpers.watched_run import TEMPORARY, is_wanted
 from jax.sharding import SingleDeviceSharding
 
@@ -55,22 +56,22 @@ class WatchedRun:
     """A training in `workdir` that `astra ARGUMENTS` starts, or goes on with, in a process.
 
     The log and the output lie beside the workdir. Programs are compiled once, into `compiled`.
-    `variables` are set in its environment.
+    `model`: a name of `watched_run.MODELS`. `variables` are set in its environment.
     """
 
     def __init__(
-        self, arguments: Sequence[str], workdir: Path, compiled: Path, **variables: str
+        self,
+        arguments: Sequence[str],
+        workdir: Path,
+        compiled: Path,
+        model: str = "astra",
+        **variables: str,
     ) -> None:
         self.workdir = workdir
         self.log = workdir.with_name(f"{workdir.name}.log")
         self.output = workdir.with_name(f"{workdir.name}.out")
-        self._arguments = [*arguments, "--workdir", str(workdir)]
-        self._environment = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]),
-            **variables,
-        }
+        self._arguments = [model, *arguments, "--workdir", str(workdir)]
+        self._environment = environment(compiled, **variables)
 
     def events(self) -> list[Event]:
         """All that was logged, by every process so far."""

@@ -1,11 +1,11 @@
 """`astra`, watched: a log says what a training does as it does it, so that it can be killed there.
 
-    python watched_run.py LOG HOLD ARGUMENTS...
+    python watched_run.py LOG HOLD MODEL ARGUMENTS...
 
 Each line of LOG is a JSON object written by one call, so that a kill leaves whole lines: an event,
 its time, its step. HOLD (JSON, `null`: none) is `{"event": ..., "step": ..., "kind": ...}`: at the
 first such event at that step or later the process stands still and waits for its kill; a run of
-milliseconds can be hit where it is aimed at.
+milliseconds can be hit where it is aimed at. MODEL is one of MODELS.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from helpers.noisy import Noisy
 
 from astra_jax import cli
+from astra_jax.model import ASTRA
 from astra_jax.runs.components import Components
 from astra_jax.runs.folder import RunFolder
 from astra_jax.training.loop import Trainer
@@ -28,6 +30,7 @@ from astra_jax.training.loop import Trainer
 TEMPORARY = ".orbax-checkpoint-tmp"
 """What Orbax adds to the name of a folder that isn't complete yet."""
 LONG_SECONDS = 600.0
+MODELS = {"astra": ASTRA, "noisy": Noisy}
 
 
 class Log:
@@ -123,7 +126,8 @@ def watch_renames(log: Log) -> None:
 
 
 def main() -> None:
-    log, arguments = Log(Path(sys.argv[1]), json.loads(sys.argv[2])), sys.argv[3:]
+    path, hold, model, *arguments = sys.argv[1:]
+    log = Log(Path(path), json.loads(hold))
     log.write("starts", pid=os.getpid())
     watch_renames(log)
 
@@ -133,7 +137,8 @@ def main() -> None:
             watch(self, log)
             return super().run()
 
-    code = cli.main(arguments, Components(make_trainer=WatchedTrainer))
+    components = Components(make_model=MODELS[model], make_trainer=WatchedTrainer)
+    code = cli.main(arguments, components)
     log.write("ends", code=code)
     sys.exit(code)
 
