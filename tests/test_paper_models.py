@@ -1,24 +1,22 @@
 """Table 2's models, the ensemble's members and protocol P2, as configs."""
 
+import functools
 from pathlib import Path
 
 import pytest
+from helpers.components import one_device
 from ml_collections import ConfigDict
 
-from astra_jax import runs
 from astra_jax.config.defaults import paper
 from astra_jax.config.load import load_config
-from astra_jax.config.recipes import parse
-from astra_jax.config.saved import differences, flattened
-from astra_jax.data import clock
-from astra_jax.data.simulation import writer as simulation
-from astra_jax.data.simulation.writer import SimulationSpec, write_matches
-from astra_jax.devices import make_mesh, replicated
+from astra_jax.config.recipes import parse_variant
+from astra_jax.config.saved import differences, flatten
+from astra_jax.devices import replicated
 from astra_jax.errors import UserError
-from astra_jax.evaluation.metrics import METRICS
-from astra_jax.model import ModelConfig
-from astra_jax.model.initial_values import abstract_params, parameter_count
+from astra_jax.model import ASTRA, ModelConfig, abstract_params, count_parameters
+from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.prepare import matches_of
+from astra_jax.runs.settings import Settings, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -51,23 +49,24 @@ PARAMETERS = {
     "m9": 168_372_918,
 }
 
-# demo.py is trained in test_wheel.py, commentary.py's recipe in test_small_data.py; astra.py is m9.
-TRAINED = (
-    *(f"ablations.py:m{number},demo" for number in range(10)),
-    *("ensemble.py:no_focal,demo", "ensemble.py:no_uncertainty,demo", "challenge.py:demo"),
-    "astra_small_data.py",
-)
-# What `evaluate` is asked for; simulated matches have no challenge split of their own.
-SPLIT = {"challenge.py:demo": "challenge"}
-
 
 def load(name: str) -> ConfigDict:
     return load_config(str(CONFIGS / name))
 
 
+def settings_of(config: ConfigDict) -> Settings:
+    config.data.root = "anywhere"
+    return Settings.from_config(resolve(config, RunFolder(Path())))
+
+
+@functools.cache
+def size_of(model: ModelConfig) -> int:
+    return count_parameters(abstract_params(ASTRA(model), replicated(one_device())))
+
+
 def changes(config: ConfigDict, other: ConfigDict) -> dict[str, object]:
     """Keys of `config` that differ from `other`, with its values."""
-    values = flattened(config)
+    values = flatten(config)
     return {key: values[key] for key in differences(config, other) if key in values}
 
 
@@ -121,56 +120,19 @@ def test_a_member_of_the_ensemble_lacks_one_part(file, name, without):
 def test_the_challenge_s_models_train_on_all_that_is_labelled_and_validate_nothing():
     config = load("challenge.py")
     assert (config.training.epochs, config.optimizer.warmup_epochs) == (83, 5)
-    assert len(matches_of(config, "train")) == 500
-    assert len(matches_of(config, "challenge")) == 50
+    settings = settings_of(config)
+    assert len(matches_of(settings, "train")) == 500
+    assert len(matches_of(settings, "challenge")) == 50
     assert config.data.splits.valid == "" and "test" not in config.data.splits
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_a_model_of_table_2_has_its_size(name, parameters):
-    model = ModelConfig.from_config(load(f"ablations.py:{name}"))
-    assert parameter_count(abstract_params(model, replicated(make_mesh()))) == parameters
+    assert size_of(settings_of(load(f"ablations.py:{name}")).model) == parameters
 
 
 @pytest.mark.parametrize("argument", ["m10", "demo,m4", "m1,demo,demo", "m1,dem", ",demo"])
 def test_another_name_is_one_line_that_lists_the_models(argument):
     with pytest.raises(UserError, match=r"^there are m0, m1, m2, and NAME,demo") as caught:
-        parse(argument, ("m0", "m1", "m2"), "m1")
+        parse_variant(argument, ("m0", "m1", "m2"), "m1")
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def matches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few simulated matches of two minutes a half."""
-    root = tmp_path_factory.mktemp("matches") / "simulated"
-    write_matches(root, SimulationSpec.from_config(small_simulation()))
-    return root
-
-
-def small_simulation() -> ConfigDict:
-    config = simulation.default_config()
-    config.update(train_matches=1, valid_matches=1, test_matches=1, half_seconds=120)
-    return config
-
-
-@pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.usefixtures("programs_once", "module_on_one_device")
-def test_a_config_trains_and_evaluates_at_the_demo_s_width(name, matches, tmp_path):
-    config = load(name)
-    if config.simulation is None:
-        with config.ignore_type():
-            simulated = simulation.data_config()
-            config.data.update(splits=simulated.splits)
-            config.data.sources = (*simulated.sources, clock.source())
-        config.clip.update(seconds=24, stride_seconds=12)  # whole rows of the clock
-    config.simulation = small_simulation()
-    config.data.root = str(matches)
-    # Compiling is what takes time. Of m0 and m1, which differ in it, the encoder has two layers.
-    config.model.update(encoder_layers=2 if ":m0" in name or ":m1" in name else 1, decoder_layers=1)
-    # As the challenge's model does, so that it shares a program with another.
-    config.data.splits.update(train="train.txt+valid.txt", valid="")
-    config.optimizer.warmup_epochs = 0
-    config.training.update(epochs=1, batch_size=8)
-    assert runs.train(config, tmp_path / "run")["steps"] == 2  # of the 20 pairs of two matches
-    blocks = runs.evaluate(tmp_path / "run", SPLIT.get(name, "test"), tmp_path / "out")
-    assert all(0 <= blocks[metric]["a_mAP"] <= 1 for metric in METRICS)
