@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from helpers.models import random_like, settings_of
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
 from astra_jax.model import ASTRA, ModelConfig, SourceConfig
-from astra_jax.model.initial_values import example_inputs
+from astra_jax.model.interface import example_inputs
 from astra_jax.model.transformer import EncoderLayer
 
 
@@ -40,7 +42,7 @@ def test_the_configs_dropout_is_that_of_every_site_in_the_transformer(rate):
     config = paper()
     assert config.model.dropout == 0.1
     config.model.dropout = rate
-    found = sites(ModelConfig.from_config(config))
+    found = sites(settings_of(config).model)
 
     def rates(*parts: str) -> list[float]:
         return [of_site for part, of_site in found if part in parts]
@@ -71,7 +73,8 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
 
     layer = EncoderLayer(config)
     x = jax.random.normal(jax.random.key(2), (4, 20, 64))
-    params = layer.init(jax.random.key(0), x, None, False)
+    shapes = jax.eval_shape(lambda key: layer.init(key, x, None, False), jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, random_like(shapes))
     with nn.intercept_methods(note):
         layer.apply(params, x, None, True, rngs={"dropout": jax.random.key(1)})
     assert len(dropped) == 3 and dropped == pytest.approx([0.4] * 3, abs=0.03)

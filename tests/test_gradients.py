@@ -2,64 +2,37 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
+from helpers.models import LOSS, TINY, random_batch, random_params
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
 from astra_jax.devices import batch_sharding, make_mesh, replicated
 from astra_jax.errors import UserError
-from astra_jax.model import ModelConfig, SourceConfig
-from astra_jax.model.initial_values import abstract_params
+from astra_jax.model import ASTRA, Predictions, SpottingModel
 from astra_jax.training.gradients import make_gradients
-from astra_jax.training.loop import check_training
-from astra_jax.training.losses import LossConfig
+from astra_jax.training.loop import TrainingConfig
 from astra_jax.training.state import TrainState
 from astra_jax.training.step import make_train_step
 
-MODEL = ModelConfig(
-    sources=(SourceConfig(4, (3,)),),
-    positions=4,
-    classes=2,
-    dim=8,
-    heads=1,
-    feed_forward=8,
-    encoder_layers=1,
-    decoder_layers=1,
-    dropout=0.0,
-    embedding_dropout=0.0,
-    head_dropout=0.0,
-    temporal_dropout=0.0,
-    temporal_switch=0.0,
-)
-LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=1)
+RATES = ("dropout", "embedding_dropout", "head_dropout", "temporal_dropout", "temporal_switch")
+CONFIG = dataclasses.replace(TINY, **dict.fromkeys(RATES, 0.0))
+MODEL = ASTRA(CONFIG)
 BY_TARGETS = dataclasses.replace(LOSS, displacement_normalization="targets")
 
 
 def batch(mesh, clips=32):
     """A batch whose clips differ much in their number of displacement targets."""
-    rng = np.random.default_rng(0)
-    targets = (clips, 4, 3)
+    arrays = random_batch(CONFIG, clips)
     share = np.linspace(0, 1, clips)[:, None, None]
-    arrays = {
-        "features": (rng.normal(size=(clips, 4, 3)).astype(np.float32),),
-        "log_mel": None,
-        "class_targets": (rng.random(targets) < 0.3).astype(np.float32),
-        "displacements": rng.normal(size=targets).astype(np.float32),
-        "displacement_mask": rng.random(targets) < share,
-    }
+    shape = arrays["displacement_mask"].shape
+    arrays["displacement_mask"] = np.random.default_rng(0).random(shape) < share
     return jax.device_put(arrays, batch_sharding(mesh))
-
-
-def random_params(model, sharding):
-    """Drawn by NumPy: compiling the model's own start takes longer than these tests."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: jax.device_put(0.3 * rng.normal(size=leaf.shape).astype(np.float32), sharding),
-        abstract_params(model, sharding),
-    )
 
 
 @functools.cache
@@ -68,14 +41,9 @@ def compiled(parts, loss=LOSS, model=MODEL, devices=8, clips=32):
     mesh = make_mesh(jax.devices()[:devices])
     everywhere = replicated(mesh)
     of = jax.jit(make_gradients(model, loss, mesh, parts), out_shardings=everywhere)
-    arguments = (random_params(model, everywhere), batch(mesh, clips), jax.random.key(7))
-    return quickly_compiled(of, *arguments), arguments
-
-
-def quickly_compiled(function, *arguments):
-    """Compiled for a program that runs once."""
-    options = {"xla_backend_optimization_level": 0}
-    return function.lower(*arguments).compile(compiler_options=options)
+    params = jax.device_put(random_params(model), everywhere)
+    arguments = (params, batch(mesh, clips), jax.random.key(7))
+    return of.lower(*arguments).compile(), arguments
 
 
 @functools.cache
@@ -83,7 +51,7 @@ def compiled_step():
     """A compiled step in four parts over eight devices, plain gradient descent at rate 1."""
     mesh, optimizer = make_mesh(), optax.sgd(1.0)
     everywhere = replicated(mesh)
-    params = random_params(MODEL, everywhere)
+    params = jax.device_put(random_params(MODEL), everywhere)
     state = TrainState(
         np.int32(0),
         params,
@@ -93,7 +61,7 @@ def compiled_step():
     )
     arguments = jax.device_put(state, everywhere), batch(mesh)
     step = make_train_step(MODEL, BY_TARGETS, optimizer, 10, 0, mesh, accumulation_steps=4)
-    return quickly_compiled(step, *arguments), arguments
+    return step.lower(*arguments).compile(), arguments
 
 
 def assert_close(tree, expected):
@@ -131,8 +99,18 @@ def test_a_batch_in_parts_gives_the_same_gradients_with_less_memory():
     assert_close(in_parts(*arguments), whole(*arguments))
 
 
+class Dropping(SpottingModel):
+    """As little as draws dropout."""
+
+    @nn.compact
+    def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
+        rows = nn.Dropout(0.5, deterministic=not train)(inputs["features"][0])
+        scores = nn.Dense(self.config.num_classes + 1)(rows)
+        return Predictions(nn.sigmoid(scores), scores, scores)
+
+
 def test_the_parts_draw_dropout_from_keys_of_their_own():
-    model = dataclasses.replace(MODEL, dropout=0.5)
+    model = Dropping(CONFIG)
     in_parts, (params, clips, key) = compiled(2, model=model, devices=1, clips=2)
     same = jax.tree.map(lambda array: np.repeat(np.asarray(array)[:1], 2, axis=0), clips)
     one, _ = compiled(1, model=model, devices=1, clips=1)
@@ -145,10 +123,11 @@ def test_the_parts_draw_dropout_from_keys_of_their_own():
 
 
 def test_a_batch_that_its_parts_cannot_share_is_named():
-    config = paper()
-    config.training.update(batch_size=16, accumulation_steps=2)
-    check_training(config, devices=8)
-    config.training.accumulation_steps = 3
+    training = TrainingConfig.from_config(
+        paper().training.to_dict() | {"batch_size": 16, "accumulation_steps": 2}
+    )
+    training.check_devices(8)
+    in_three = dataclasses.replace(training, accumulation_steps=3)
     with pytest.raises(UserError, match=r"in 3 parts .*choose a multiple of 24") as error:
-        check_training(config, devices=8)
+        in_three.check_devices(8)
     assert "\n" not in str(error.value)

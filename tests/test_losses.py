@@ -5,9 +5,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.models import settings_of
 
-from astra_jax.config.defaults import paper
-from astra_jax.model.astra import Predictions
+from astra_jax.config import paper
+from astra_jax.model import Predictions
 from astra_jax.training.losses import LossConfig, classification_loss, displacement_loss, losses
 
 
@@ -43,24 +44,24 @@ def displacement_case():
 def test_displacement_loss_is_weighted_by_the_class_target_in_reach():
     mean, targets, mask, class_targets = displacement_case()
     # Radius 1 reaches positions 1, 2, 3, each with weight 0.5; divided by 1 clip * 5 positions.
-    loss = displacement_loss(mean, None, targets, mask, class_targets, mask_radius=1)
+    loss = displacement_loss(mean, None, targets, mask, class_targets, weight_radius=1)
     assert float(loss) == pytest.approx(0.5 * (1 + 0 + 1) / 5)
-    loss = displacement_loss(mean, None, targets, mask, class_targets, mask_radius=2)
+    loss = displacement_loss(mean, None, targets, mask, class_targets, weight_radius=2)
     assert float(loss) == pytest.approx(0.5 * (1 + 0 + 1 + 4) / 5)
 
 
 def test_uncertainty_weighs_the_error_by_the_variance():
     mean, targets, mask, class_targets = displacement_case()
     log_variance = jnp.full((1, 5, 1), math.log(2.0))
-    loss = displacement_loss(mean, log_variance, targets, mask, class_targets, mask_radius=1)
+    loss = displacement_loss(mean, log_variance, targets, mask, class_targets, weight_radius=1)
     expected = 0.5 * (0.3 * (1 + 0 + 1) / 2 + 3 * 0.7 * math.log(2.0)) / 5
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_papers_radii_give_a_window_of_five_positions():
-    config = LossConfig.from_config(paper())
-    assert config == LossConfig(True, 100.0, 1.0, mask_radius=2)
-    np.testing.assert_equal(2 * config.mask_radius + 1, 5)
+    config = settings_of(paper()).loss
+    assert config == LossConfig(True, 100.0, 1.0, weight_radius=2)
+    np.testing.assert_equal(2 * config.weight_radius + 1, 5)
 
 
 def test_the_papers_displacement_loss_is_the_mean_over_its_targets():
@@ -80,7 +81,7 @@ def all_losses(mask, **changes):
         for array in (*displacement_case()[:2], mask, displacement_case()[3])
     )
     probabilities = jnp.full((1, 5, 2), 0.6)
-    config = LossConfig(False, 1.0, 1.0, mask_radius=1, **changes)
+    config = LossConfig(False, 1.0, 1.0, weight_radius=1, **changes)
     predictions = Predictions(probabilities, mean, None)
     return losses(predictions, class_targets, targets, mask, config)
 
@@ -113,7 +114,7 @@ def test_class_weights_multiply_the_columns_of_their_classes():
 def test_the_configs_class_weights_reach_the_loss():
     config = paper()
     config.loss.class_weights = tuple(range(17))
-    assert LossConfig.from_config(config).class_weights == tuple(range(17))
+    assert settings_of(config).loss.class_weights == tuple(range(17))
     mask = displacement_case()[2]
     plain, tripled = (
         float(all_losses(mask, **w).classification) for w in ({}, {"class_weights": (3.0,)})

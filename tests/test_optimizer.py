@@ -8,20 +8,26 @@ import numpy as np
 import optax
 import pytest
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
 from astra_jax.errors import UserError
 from astra_jax.training.optimizer import (
+    OptimizerConfig,
     learning_rate_schedule,
     make_optimizer,
-    peak_learning_rate,
     scale_by_amsgrad,
 )
 
 STEPS = 10  # an epoch
 
 
+def papers(epochs=50, batch_size=8, **changes):
+    """The paper's optimiser, changed."""
+    section = paper().optimizer.to_dict() | changes
+    return OptimizerConfig.from_config(section, epochs, batch_size)
+
+
 def test_the_published_curve_is_constant_within_an_epoch_and_ends_at_zero():
-    schedule = learning_rate_schedule(paper(), STEPS)
+    schedule = learning_rate_schedule(papers(), STEPS)
     for e in range(1, 51):
         expected = 5e-5 * (e / 3 if e <= 3 else (1 + math.cos(math.pi * (e - 3) / 47)) / 2)
         first, last = schedule((e - 1) * STEPS), schedule(e * STEPS - 1)
@@ -30,9 +36,7 @@ def test_the_published_curve_is_constant_within_an_epoch_and_ends_at_zero():
 
 
 def test_the_step_schedule_moves_at_every_step():
-    config = paper()
-    config.optimizer.schedule = "step"
-    schedule = learning_rate_schedule(config, STEPS)
+    schedule = learning_rate_schedule(papers(schedule="step"), STEPS)
     assert float(schedule(0)) == pytest.approx(5e-5 / 30)
     assert float(schedule(29)) == pytest.approx(5e-5)
     assert float(schedule(499)) == pytest.approx(0, abs=1e-12)
@@ -41,17 +45,15 @@ def test_the_step_schedule_moves_at_every_step():
 
 
 def test_the_rate_grows_with_the_root_of_the_batch():
-    config = paper()
-    config.training.batch_size = 32
-    assert peak_learning_rate(config) == pytest.approx(1e-4)
+    assert papers(batch_size=32).learning_rate == pytest.approx(1e-4)
+    schedule = learning_rate_schedule(papers(batch_size=32), STEPS)
+    assert float(schedule(3 * STEPS - 1)) == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize(("key", "value"), [("warmup_epochs", 50), ("schedule", "daily")])
 def test_a_curve_that_cannot_be_is_named(key, value):
-    config = paper()
-    config.optimizer[key] = value
     with pytest.raises(UserError, match=key):
-        learning_rate_schedule(config, STEPS)
+        papers(**{key: value})
 
 
 def test_amsgrad_corrects_the_running_maximum_afterwards():
@@ -68,8 +70,7 @@ def test_amsgrad_corrects_the_running_maximum_afterwards():
 
 
 def test_weight_decay_is_added_to_the_gradient():
-    config = paper()
-    config.optimizer.update(weight_decay=0.5, warmup_epochs=0)
+    config = papers(weight_decay=0.5, warmup_epochs=0)
     optimizer = make_optimizer(config, 1000)
     params = jnp.array([2.0])
     state = optimizer.init(params)
@@ -79,16 +80,13 @@ def test_weight_decay_is_added_to_the_gradient():
     np.testing.assert_allclose(state[1].mu, [0.2], rtol=1e-5)
 
 
-def moved(gradients, start, **optimizer):
+def move(gradients, start, **optimizer):
     """A parameter after `make_optimizer`'s steps, at a rate that stays 1e-2."""
-    config = paper()
-    config.optimizer.update(learning_rate=1e-2, warmup_epochs=0, **optimizer)
-    config.training.epochs = 1_000_000
-    transform = make_optimizer(config, 1000)
-    return walked(transform, gradients, start)
+    config = papers(1_000_000, learning_rate=1e-2, warmup_epochs=0, **optimizer)
+    return walk(make_optimizer(config, 1000), gradients, start)
 
 
-def walked(transform, gradients, start):
+def walk(transform, gradients, start):
     params = jnp.array(start)
     state = transform.init(params)
     for gradient in gradients:
@@ -101,10 +99,10 @@ GRADIENTS = ([3.0, -0.1], [0.5, 0.2], [0.1, -0.7], [-0.2, 0.4])
 
 
 def test_decoupled_decay_is_adamw():
-    found = moved(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False, decoupled_decay=True)
-    expected = walked(optax.adamw(1e-2, weight_decay=0.1), GRADIENTS, [2.0, -1.0])
+    found = move(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False, decoupled_decay=True)
+    expected = walk(optax.adamw(1e-2, weight_decay=0.1), GRADIENTS, [2.0, -1.0])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    coupled = moved(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False)
+    coupled = move(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False)
     assert np.abs(found - coupled).min() > 1e-4
 
 
@@ -112,23 +110,21 @@ def test_decoupled_decay_is_adamw():
 def test_decoupled_decay_takes_its_share_of_the_weight_alone(amsgrad):
     # Adam's first step is the rate times the gradient's sign, however large the weight:
     # 2 - 0.01 * (1 + 0.5 * 2), and the same the other way.
-    found = moved(
-        [[1.0, -1.0]], [2.0, 2.0], weight_decay=0.5, amsgrad=amsgrad, decoupled_decay=True
-    )
+    found = move([[1.0, -1.0]], [2.0, 2.0], weight_decay=0.5, amsgrad=amsgrad, decoupled_decay=True)
     np.testing.assert_allclose(found, [2 - 0.02, 2 - 0.0], rtol=1e-6)
 
 
 def test_decoupled_decay_leaves_amsgrads_moments_alone():
     decayed = {"weight_decay": 0.3, "amsgrad": True, "decoupled_decay": True}
-    plain = moved(GRADIENTS, [0.0, 0.0], weight_decay=0.0, amsgrad=True)
+    plain = move(GRADIENTS, [0.0, 0.0], weight_decay=0.0, amsgrad=True)
     # By hand: what amsgrad moves, with 1 - 0.01 * 0.3 of the weight kept in each step.
     expected, before = np.zeros(2), np.zeros(2)
     for count in range(1, 5):
-        after = moved(GRADIENTS[:count], [0.0, 0.0], weight_decay=0.0, amsgrad=True)
+        after = move(GRADIENTS[:count], [0.0, 0.0], weight_decay=0.0, amsgrad=True)
         expected = expected * (1 - 0.003) + after - before
         before = after
     np.testing.assert_allclose(before, plain)
-    np.testing.assert_allclose(moved(GRADIENTS, [0.0, 0.0], **decayed), expected, rtol=1e-5)
+    np.testing.assert_allclose(move(GRADIENTS, [0.0, 0.0], **decayed), expected, rtol=1e-5)
 
 
 def first_moments(config, gradient, params):
@@ -139,8 +135,7 @@ def first_moments(config, gradient, params):
 
 
 def test_gradients_are_clipped_to_a_norm_over_all_parameters_before_the_decay():
-    config = paper()
-    config.optimizer.update(clip_norm=1.0, weight_decay=0.5)
+    config = papers(clip_norm=1.0, weight_decay=0.5)
     params = {"a": jnp.array([2.0]), "b": jnp.array([0.0])}
     # A norm of 5 becomes 1: 0.6 and 0.8; the decay adds 0.5 * 2 to the first. Times 1 - 0.9.
     found = first_moments(config, {"a": jnp.array([3.0]), "b": jnp.array([4.0])}, params)
@@ -152,5 +147,5 @@ def test_gradients_are_clipped_to_a_norm_over_all_parameters_before_the_decay():
 
 def test_nothing_is_clipped_unless_asked():
     gradient = {"a": jnp.array([3000.0])}
-    found = first_moments(paper(), gradient, {"a": jnp.array([0.0])})
+    found = first_moments(papers(), gradient, {"a": jnp.array([0.0])})
     np.testing.assert_allclose(found["a"], [300.0], rtol=1e-6)

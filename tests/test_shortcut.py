@@ -1,17 +1,18 @@
 """The shortcut from raw columns to logits, and LayerNorm before sublayers."""
 
+import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.models import predict, random_inputs, random_params, settings_of, shapes_of
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, ModelConfig, SourceConfig
-from astra_jax.model.config import AudioConfig
-from astra_jax.model.initial_values import init_params
-from astra_jax.model.shortcut import Shortcut, knots_of, views
+from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.shortcut import Shortcut, knot_distances, knot_weights
 
 BASE = ModelConfig(
     sources=(SourceConfig(4, (3, 2)), SourceConfig(8, (2,))),
@@ -25,12 +26,7 @@ BASE = ModelConfig(
 
 
 def changed(**changes):
-    return ModelConfig(**({f: getattr(BASE, f) for f in BASE.__dataclass_fields__} | changes))
-
-
-@partial(jax.jit, static_argnums=0)
-def predict(config, params, inputs):
-    return ASTRA(config).apply({"params": params}, inputs)
+    return dataclasses.replace(BASE, **changes)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -38,31 +34,23 @@ def see(config, params, features):
     return Shortcut(config).apply({"params": params}, features)
 
 
-def fresh(config):
-    return jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
-
-
-def inputs_of(config, clips=2):
-    rng = np.random.default_rng(0)
-    return {
-        "features": tuple(
-            rng.normal(size=(clips, s.rows, s.width)).astype(np.float32) for s in config.sources
-        ),
-        "log_mel": None,
-    }
+def features_of(config):
+    return tuple(map(jnp.asarray, random_inputs(config, 2)["features"]))
 
 
 def test_the_logits_of_the_shortcut_start_at_nothing():
     config = changed(shortcut_reach=2.0)
-    logits, queries = see(config, fresh(config)["shortcut"], inputs_of(config)["features"])
+    features = features_of(config)
+    params = jax.jit(Shortcut(config).init)(jax.random.key(0), features)["params"]
+    logits, queries = see(config, params, features)
     assert logits.shape == (2, 8, 18) and not np.any(logits)
     assert queries.shape == (2, 8, 8) and np.std(queries) > 0.1
 
 
 def test_the_shortcut_reaches_both_heads():
     config = changed(shortcut_reach=2.0)
-    params = fresh(config)
-    inputs = inputs_of(config)
+    params, inputs = random_params(ASTRA(config)), random_inputs(config, 2)
+    params["shortcut"]["logits"] = jax.tree.map(np.zeros_like, params["shortcut"]["logits"])
     before = predict(config, params, inputs)
     params["shortcut"]["queries"] = jax.tree.map(np.zeros_like, params["shortcut"]["queries"])
     after = predict(config, params, inputs)
@@ -74,12 +62,12 @@ def test_the_shortcut_reaches_both_heads():
 
 
 def test_knots_double_their_distance():
-    assert knots_of(16.0, 2.0) == [-16, -8, -4, -2, 0, 2, 4, 8, 16]
-    assert knots_of(15.0, 2.0) == [-8, -4, -2, 0, 2, 4, 8] and knots_of(0.0, 2.0) == [0]
+    assert knot_distances(16.0, 2.0) == [-16, -8, -4, -2, 0, 2, 4, 8, 16]
+    assert knot_distances(15.0, 2.0) == [-8, -4, -2, 0, 2, 4, 8] and knot_distances(0.0, 2.0) == [0]
 
 
 def test_near_rows_are_seen_one_by_one_and_far_ones_blurred():
-    weights = views(rows=40, positions=40, reach=4.0, unit=1.0)
+    weights = knot_weights(rows=40, positions=40, reach=4.0, unit=1.0)
     assert weights.shape == (40, 7, 40)
     # Knots at -4, -2, -1, 0, 1, 2, 4; position 20.
     at = {knot: weights[20, index] for index, knot in enumerate((-4, -2, -1, 0, 1, 2, 4))}
@@ -95,7 +83,7 @@ def test_near_rows_are_seen_one_by_one_and_far_ones_blurred():
 
 
 def test_rows_outside_the_clip_count_as_zeros():
-    weights = views(rows=8, positions=8, reach=4.0, unit=1.0)
+    weights = knot_weights(rows=8, positions=8, reach=4.0, unit=1.0)
     # At the first position nothing lies before it, and of the knot at 4 all but 0.25 at 8 does not.
     assert weights[0].sum(axis=1) == pytest.approx([0, 0, 0, 1, 1, 1, 1])
     assert weights[4, -1].sum() == pytest.approx((0.5) / 3)
@@ -107,39 +95,39 @@ def test_rows_outside_the_clip_count_as_zeros():
 )
 def test_sources_of_any_rate_are_seen_at_the_time_of_a_position(rows, seen, weight):
     """Position 4 of 8: several fast rows are averaged, of slow ones the one that begins there."""
-    weights = views(rows=rows, positions=8, reach=0.0, unit=1.0)[4, 0]
+    weights = knot_weights(rows=rows, positions=8, reach=0.0, unit=1.0)[4, 0]
     assert weights.sum() == pytest.approx(weight)
     assert np.flatnonzero(weights).tolist() == seen
 
 
 def test_a_position_between_two_rows_sees_both():
-    weights = views(rows=4, positions=8, reach=2.0, unit=2.0)
+    weights = knot_weights(rows=4, positions=8, reach=2.0, unit=2.0)
     np.testing.assert_allclose(weights[5, 1], [0, 0, 0.5, 0.5], rtol=1e-6)
 
 
 def test_only_the_first_columns_of_a_source_reach_the_shortcut():
     sources = (SourceConfig(4, (3, 2), shortcut_columns=2), SourceConfig(8, (2,), 0))
     config = changed(shortcut_reach=2.0, sources=sources)
-    params = fresh(config)["shortcut"]
+    params = random_params(ASTRA(config))["shortcut"]
     assert params["logits"]["kernel"].shape == (3 * 2, 18)
-    before, after = inputs_of(config)["features"], inputs_of(config)["features"]
-    after[0][..., 2:], after[1][:] = 7, 7
+    before = features_of(config)
+    after = before[0].at[..., 2:].set(7), jnp.full_like(before[1], 7)
     for one, other in zip(*(see(config, params, x) for x in (before, after)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_seconds_of_the_shortcut_become_positions():
     config = paper()
-    assert ModelConfig.from_config(config).shortcut_reach is None
+    assert settings_of(config).model.shortcut_reach is None
     config.model.shortcut_seconds = 4.0
-    assert ModelConfig.from_config(config).shortcut_reach == 8.0
-    assert ModelConfig.from_config(config).shortcut_unit == 2.0
+    model = settings_of(config).model
+    assert (model.shortcut_reach, model.shortcut_unit) == (8.0, 2.0)
 
 
 def test_a_shortcut_reaches_no_farther_than_a_clip():
     config = paper()
     config.model.shortcut_seconds = 7200.0
-    assert ModelConfig.from_config(config).shortcut_reach == 100.0
+    assert settings_of(config).model.shortcut_reach == 100.0
 
 
 @pytest.mark.parametrize("sources", [(), (SourceConfig(4, (3, 2), shortcut_columns=0),)])
@@ -152,10 +140,10 @@ def test_a_shortcut_that_sees_no_column_is_refused(sources):
 
 def test_layer_norm_can_stand_before_the_sublayers():
     config = changed(norm="pre")
-    params = fresh(config)
+    params, inputs = random_params(ASTRA(config)), random_inputs(config, 2)
     assert "norm" in params["encoder"] and "norm" in params["decoder"]
-    assert "norm" not in fresh(BASE)["encoder"] and "shortcut" not in fresh(BASE)
-    inputs = inputs_of(config)
+    plain = shapes_of(ASTRA(BASE))
+    assert "norm" not in plain["encoder"] and "shortcut" not in plain
     pre, post = (predict(c, params, inputs).probabilities for c in (config, BASE))
     assert np.isfinite(pre).all() and np.abs(pre - post).max() > 1e-3
     with pytest.raises(UserError, match="norm"):

@@ -1,40 +1,25 @@
 """One training step: the moving average of the weights beside them."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 import optax
 import pytest
+from helpers.linear import Linear
+from helpers.models import LOSS, TINY, random_batch
 
 from astra_jax.devices import make_mesh
-from astra_jax.model import ModelConfig, SourceConfig
-from astra_jax.training.losses import LossConfig
+from astra_jax.model import SourceConfig
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
 
-MODEL = ModelConfig(
-    sources=(SourceConfig(4, (3,)),),
-    positions=4,
-    classes=2,
-    dim=6,
-    heads=1,
-    feed_forward=4,
-    encoder_layers=1,
-    decoder_layers=1,
-)
-LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=1)
+MODEL = Linear(dataclasses.replace(TINY, sources=(SourceConfig(2, (3,)),)))
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    targets = (2, 4, 3)
-    return {
-        "features": (rng.normal(size=(2, 4, 3)).astype(np.float32),),
-        "class_targets": (rng.random(targets) < 0.3).astype(np.float32),
-        "displacements": rng.normal(size=targets).astype(np.float32),
-        "displacement_mask": np.ones(targets, bool),
-    }
+    return random_batch(MODEL.config, clips=2)
 
 
 @functools.cache
@@ -57,7 +42,7 @@ def states(decay, *batches):
 
 
 def kernel(params):
-    return params["encoder"]["layer_0"]["feed_forward"]["hidden"]["dense"]["kernel"]
+    return params["Dense_0"]["kernel"]
 
 
 def test_the_average_follows_the_parameters():

@@ -24,7 +24,7 @@ TINY = ModelConfig(
     sources=(SourceConfig(4, (3,)),),
     positions=4,
     num_classes=2,
-    dim=8,
+    dim=6,
     heads=1,
     feed_forward=8,
     encoder_layers=1,
@@ -41,7 +41,7 @@ SMALL = ModelConfig(
     decoder_layers=2,
 )
 """Two sources and audio, in encoder layers of 4, 2 and 1 segments."""
-LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=1)
+LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, weight_radius=1)
 
 
 def settings_of(config: ConfigDict) -> Settings:
