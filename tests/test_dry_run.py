@@ -1,21 +1,29 @@
 """A dry run tells what a training needs and leaves nothing behind."""
 
+import dataclasses
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.linear import Linear
+from helpers.runs import ASTRA, LINEAR
 from helpers.tiny import write_data
+from ml_collections import ConfigDict
 
 from astra_jax.cli.main import main
 from astra_jax.config.load import load_config
 from astra_jax.data.simulation.writer import SimulationSpec, write_matches
 from astra_jax.errors import UserError
+from astra_jax.model import ModelConfig
 from astra_jax.runs import dry_run
-from astra_jax.runs.dry_run import DryRun, report
+from astra_jax.runs.components import Components
+from astra_jax.runs.dry_run import DryRun, measure, report
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 HERE = Path(__file__).parent
 
 MEASURED = DryRun(
@@ -51,12 +59,12 @@ def files(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
-def test_a_dry_run_measures_steps_and_leaves_nothing(tmp_path, temporary, monkeypatch, capsys):
-    monkeypatch.setattr(dry_run, "STEPS", 2)
+@pytest.mark.usefixtures("compile_once")
+def test_a_dry_run_measures_steps_and_leaves_nothing(tmp_path, temporary, capsys):
     root = write_data(tmp_path / "data")
     before = files(tmp_path)
     arguments = ["--config", str(HERE / "helpers" / "tiny.py"), f"--config.data.root={root}"]
-    assert main(["train", *arguments, "--workdir", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert main(["train", *arguments, "--workdir", str(tmp_path / "run"), "--dry-run"], ASTRA) == 0
     assert files(tmp_path) == before
     out = capsys.readouterr().out
     rows = dict(line.split("  ", 1) for line in out.splitlines() if line[0] != " " and "  " in line)
@@ -64,7 +72,7 @@ def test_a_dry_run_measures_steps_and_leaves_nothing(tmp_path, temporary, monkey
     # Float32: 9,820 parameters, and three moments of each beside two counters.
     assert "parameters 39.3 kB, optimiser 118 kB" in rows["memory a device"]
     assert "activations and gradients" in rows["memory a device"]
-    assert "measured over 2 steps on this machine, 8 device(s) (cpu)" in rows["a step"]
+    assert "measured over 10 steps on this machine, 8 device(s) (cpu)" in rows["a step"]
     assert rows["an epoch"].strip().startswith("3 steps, about ")
     assert rows["the run"].strip().startswith("3 epochs, about ")
     assert "  features.1: (8, 40, 3) float32" in out.splitlines()
@@ -84,60 +92,61 @@ def test_what_would_stop_the_training_stops_the_dry_run(tmp_path, temporary, cap
 # Simulated matches
 
 
-@pytest.fixture
-def demo(monkeypatch: pytest.MonkeyPatch) -> tuple[object, list[Path]]:
-    """The demo's config, its matches small, and where matches are found when all is prepared."""
+def small_demo() -> ConfigDict:
+    """The demo's config, its matches small."""
     config = load_config(str(HERE.parent / "configs" / "demo.py"))
-    config.simulation.update(train_matches=1, valid_matches=1, test_matches=1, half_seconds=60)
+    config.simulation.update(train_matches=1, valid_matches=1, test_matches=1, half_seconds=120)
+    config.training.batch_size = 8
+    return config
+
+
+def looking(look: Callable[[], None]) -> Components:
+    """Components that call `look` when the matches are there and nothing is built yet."""
+
+    def make_model(config: ModelConfig) -> Linear:
+        look()
+        return Linear(config)
+
+    return dataclasses.replace(LINEAR, make_model=make_model)
+
+
+def test_simulated_matches_are_written_apart_and_removed(tmp_path, temporary):
     found: list[Path] = []
-
-    def prepare(config: object, workdir: Path) -> None:
-        root = Path(config.data.root)
-        assert (root / "simulation.json").exists()
-        found.append(root)
-        raise UserError("enough")
-
-    monkeypatch.setattr(dry_run, "prepare", prepare)
-    return config, found
+    components = looking(lambda: found.extend(temporary.rglob("simulation.json")))
+    measured = measure(small_demo(), tmp_path / "run", components, most_steps=1)
+    assert len(set(found)) == 1 and measured.steps_measured == 1
+    assert files(tmp_path) == {temporary}
 
 
-def test_simulated_matches_are_written_apart_and_removed(tmp_path, temporary, demo):
-    config, found = demo
-    with pytest.raises(UserError, match="enough"):
-        dry_run.measure(config, tmp_path / "run")
-    assert temporary in found[0].parents and files(tmp_path) == {temporary}
+def test_simulated_matches_that_are_there_are_used(tmp_path, temporary):
+    config = small_demo()
+    written = SimulationSpec.from_config(config.to_dict()["simulation"])
+    write_matches(tmp_path / "run" / "matches", written)
+    before, found = files(tmp_path), []
+    components = looking(lambda: found.extend(temporary.rglob("simulation.json")))
+    measured = measure(config, tmp_path / "run", components, most_steps=1)
+    assert found == [] and measured.steps_measured == 1
+    assert files(tmp_path) == before
 
 
-def test_simulated_matches_that_are_there_are_used(tmp_path, temporary, demo):
-    config, found = demo
-    matches = tmp_path / "run" / "matches"
-    write_matches(matches, SimulationSpec.from_config(config.simulation))
-    before = files(tmp_path)
-    with pytest.raises(UserError, match="enough"):
-        dry_run.measure(config, tmp_path / "run")
-    assert found == [matches] and files(tmp_path) == before
+def test_a_signal_takes_the_temporary_folder_away(tmp_path, temporary, monkeypatch, capfd):
+    """The process would end there and then: here it is kept from it."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
 
-
-def test_a_signal_takes_the_temporary_folder_away(tmp_path, temporary, demo, monkeypatch):
-    config, _ = demo
-
-    class Signalled(dry_run.Interruption):
-        def __init__(self, at_once: Callable[[], None], goes_on: bool) -> None:
-            assert not goes_on
-            super().__init__(at_once, goes_on)
-            ends.append(at_once)
-
-    def end(config: object, workdir: Path) -> None:
-        assert Path(config.data.root).exists()
-        ends[0]()
-        assert files(tmp_path) == {temporary}
+    def tell_to_end() -> None:
+        assert list(temporary.rglob("simulation.json"))
+        signal.raise_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while not ended and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert ended == [128 + signal.SIGTERM] and files(tmp_path) == {temporary}
         raise UserError("ended")
 
-    ends: list[Callable[[], None]] = []
-    monkeypatch.setattr(dry_run, "Interruption", Signalled)
-    monkeypatch.setattr(dry_run, "prepare", end)
     with pytest.raises(UserError, match="ended"):
-        dry_run.measure(config, tmp_path / "run")
+        measure(small_demo(), tmp_path / "run", looking(tell_to_end))
+    # A dry run is no training: the same command does not go on.
+    assert "ended by SIGTERM" in capfd.readouterr().err.splitlines()
 
 
 # The report

@@ -1,18 +1,18 @@
 """Memory that runs out is one line that names the keys to turn."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers.runs import LINEAR
 from helpers.tiny import write_data
 
 from astra_jax.cli.main import main
 from astra_jax.errors import UserError
-from astra_jax.runs import memory
-from astra_jax.training import loop
+from astra_jax.runs.memory import EVALUATION, TRAINING, explain_shortage
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 GPU = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes.\nBufferAssignment:"
 
 
@@ -27,34 +27,34 @@ GPU = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes.\n
     ],
 )
 def test_a_shortage_is_one_line_with_the_mend(error):
-    with pytest.raises(UserError) as caught, memory.shortage(memory.EVALUATION):
+    with pytest.raises(UserError) as caught, explain_shortage(EVALUATION):
         raise error
     message = str(caught.value)
     assert message.startswith("out of memory on cpu (") and "\n" not in message
-    assert message.endswith(memory.EVALUATION) and len(message) < 300
+    assert message.endswith(EVALUATION) and len(message) < 300
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("INTERNAL: other"), KeyError("a")])
 def test_another_error_passes_as_it_is(error):
-    with pytest.raises(type(error)) as caught, memory.shortage(memory.TRAINING):
+    with pytest.raises(type(error)) as caught, explain_shortage(TRAINING):
         raise error
     assert caught.value is error
 
 
 def test_an_array_larger_than_any_memory_is_a_shortage():
-    with pytest.raises(UserError, match="RESOURCE_EXHAUSTED"), memory.shortage(memory.TRAINING):
+    with pytest.raises(UserError, match="RESOURCE_EXHAUSTED"), explain_shortage(TRAINING):
         jnp.zeros(1 << 46, jnp.uint8).block_until_ready()
 
 
-def test_a_step_without_memory_ends_the_training_in_one_line(tmp_path: Path, monkeypatch, capsys):
+def test_a_step_without_memory_ends_the_training_in_one_line(tmp_path: Path, capsys):
     def step(*args: object) -> None:
         raise jax.errors.JaxRuntimeError(GPU)
 
-    monkeypatch.setattr(loop, "make_train_step", lambda *args, **kwargs: step)
     write_data(tmp_path / "data")
     config = ["--config", str(Path(__file__).parent / "helpers" / "tiny.py")]
     places = ["--workdir", str(tmp_path / "run"), f"--config.data.root={tmp_path / 'data'}"]
-    assert main(["train", *config, *places]) == 2
+    components = dataclasses.replace(LINEAR, make_train_step=lambda *args, **kwargs: jax.jit(step))
+    assert main(["train", *config, *places], components) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert "12345 bytes" in line
     for key in ("training.batch_size", "training.accumulation_steps", "model.remat"):

@@ -1,19 +1,19 @@
 """What goes to TensorBoard and to Weights & Biases, and what happens when a run goes on."""
 
-import json
 import sys
 import types
 from pathlib import Path
 
 import jax
 import pytest
+from helpers.runs import lines, with_scores
 from helpers.tiny import tiny_config, write_data
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from astra_jax import runs
-from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
-from astra_jax.training.trackers import Trackers, check_trackers
+from astra_jax.runs.folder import RunFolder
+from astra_jax.training.trackers import TrackedRun, Trackers, TrackersConfig
 
 LINE = {
     "epoch": 2,
@@ -25,10 +25,19 @@ LINE = {
 }
 
 
-def config(tensorboard=False, project=None):
-    made = paper()
-    made.logging.update(tensorboard=tensorboard, wandb_project=project)
-    return made
+def open_trackers(
+    workdir: Path, tensorboard: bool = False, project: str | None = None, step: int = 0
+) -> Trackers:
+    """As a training in this folder opens them."""
+    folder = RunFolder(workdir)
+    run = TrackedRun(
+        name=workdir.name,
+        config={"training": {"epochs": 50}},
+        tensorboard_folder=folder.tensorboard,
+        wandb_folder=folder.path,
+        run_id_file=folder.tracker_id_path,
+    )
+    return Trackers(TrackersConfig(tensorboard, project), run, step)
 
 
 def read_events(path: Path) -> list[Event]:
@@ -79,7 +88,7 @@ def wandb(monkeypatch):
 
 
 def test_tensorboard_gets_every_number_of_a_line(tmp_path):
-    trackers = Trackers(config(tensorboard=True), tmp_path)
+    trackers = open_trackers(tmp_path, tensorboard=True)
     trackers.log(6, LINE)
     trackers.close()
     assert shown(tmp_path) == {
@@ -94,12 +103,12 @@ def test_tensorboard_gets_every_number_of_a_line(tmp_path):
     }
 
 
-def test_what_was_shown_behind_the_checkpoint_is_replaced(tmp_path):
-    first = Trackers(config(tensorboard=True), tmp_path)
+def test_what_was_shown_after_the_checkpoint_is_replaced(tmp_path):
+    first = open_trackers(tmp_path, tensorboard=True)
     for step, loss in ((3, 9.0), (6, 8.0), (9, 7.0)):
         first.log(step, {"loss": loss})
     first.close()
-    second = Trackers(config(tensorboard=True), tmp_path, step=6)
+    second = open_trackers(tmp_path, tensorboard=True, step=6)
     second.log(9, {"loss": 5.0})
     second.close()
     losses = {step: values["loss"] for step, values in shown(tmp_path).items()}
@@ -107,7 +116,7 @@ def test_what_was_shown_behind_the_checkpoint_is_replaced(tmp_path):
 
 
 def test_wandb_gets_the_config_and_the_same_numbers(tmp_path, wandb):
-    trackers = Trackers(config(project="football"), tmp_path / "mine")
+    trackers = open_trackers(tmp_path / "mine", project="football")
     trackers.log(6, LINE)
     trackers.close()
     (start,) = wandb.starts
@@ -120,7 +129,7 @@ def test_wandb_gets_the_config_and_the_same_numbers(tmp_path, wandb):
 
 def test_a_resumed_run_is_the_same_one_on_wandb(tmp_path, wandb):
     for folder in ("one", "one", "two"):
-        Trackers(config(project="football"), tmp_path / folder).close()
+        open_trackers(tmp_path / folder, project="football").close()
     first, again, other = wandb.starts
     assert first["id"] == again["id"] != other["id"]
     assert {start["resume"] for start in wandb.starts} == {"allow"}
@@ -132,20 +141,20 @@ def test_a_wandb_that_does_not_start_is_one_line(tmp_path, wandb, monkeypatch):
 
     monkeypatch.setattr(wandb, "init", no_key)
     with pytest.raises(UserError, match="api_key.*WANDB_MODE=offline") as error:
-        Trackers(config(project="football"), tmp_path)
+        open_trackers(tmp_path, project="football")
     assert "\n" not in str(error.value)
 
 
 def test_only_the_first_process_reports(tmp_path, wandb, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    trackers = Trackers(config(tensorboard=True, project="football"), tmp_path)
+    trackers = open_trackers(tmp_path, tensorboard=True, project="football")
     trackers.log(6, LINE)
     trackers.close()
     assert list(tmp_path.iterdir()) == [] and wandb.starts == []
 
 
 def test_nothing_is_reported_unless_asked(tmp_path, wandb):
-    trackers = Trackers(config(), tmp_path)
+    trackers = open_trackers(tmp_path)
     trackers.log(6, LINE)
     trackers.close()
     assert list(tmp_path.iterdir()) == [] and wandb.starts == []
@@ -166,32 +175,30 @@ def test_a_package_that_is_missing_is_named_before_anything_is_written(
     with pytest.raises(UserError, match=words) as error:
         runs.train(made, tmp_path / "run")
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
-    check_trackers(paper())
+    TrackersConfig().check_installed()
 
 
-@pytest.mark.usefixtures("one_device", "programs_once")
-def test_a_run_that_goes_on_is_shown_as_its_metrics(tmp_path, wandb, monkeypatch):
+def test_a_run_that_goes_on_is_shown_as_its_metrics(tmp_path, wandb):
     write_data(tmp_path / "data")
     workdir = tmp_path / "run"
 
     def train(scores, **logging):
-        given = iter(scores)
-        validate = lambda params: dict.fromkeys(("score", "tight", "loose"), next(given))  # noqa: E731
-        monkeypatch.setattr(runs, "_validator", lambda *args: validate)
         made = tiny_config(tmp_path / "data")
         made.logging.update(**logging)
-        return runs.train(made, workdir)
+        return runs.train(made, workdir, components=with_scores(scores))
 
     with pytest.raises(StopIteration):  # in the second epoch's validation
         train([0.3], tensorboard=True)
     # Who is told may change in the middle.
     assert train([0.2, 0.4], tensorboard=True, wandb_project="football")["epochs"] == 3
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     found = shown(workdir)
     assert list(found) == [3, 6, 9]
-    for line in lines:
+    for line in lines(workdir / "metrics.jsonl"):
         values = found[line["step"]]
         assert values["loss"] == pytest.approx(line["loss"], rel=1e-6)
         assert values["learning_rate"] == pytest.approx(line["learning_rate"], rel=1e-6, abs=1e-9)
         assert values["validation/tight"] == pytest.approx(line["validation"]["tight"])
     assert [step for step, _ in wandb.logged] == [6, 9] and wandb.finished == 1
+    (start,) = wandb.starts
+    assert (start["name"], start["dir"]) == ("run", str(workdir))
+    assert start["config"]["training"]["epochs"] == 3

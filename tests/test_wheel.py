@@ -9,6 +9,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from helpers.processes import environment, flags
 from helpers.tiny import TRAIN, VALID, write_data
 
 HERE = Path(__file__).parent
@@ -71,12 +72,12 @@ def test_a_wheel_holds_the_package_its_data_the_configs_and_the_licence_alone(wh
 def test_an_installed_package_reads_its_own_data_and_configs(installed, tmp_path):
     code = f"""
 import json, astra_jax
-from astra_jax.configuration import find_config, load_config
-from astra_jax.data.soccernet import load_split
-from astra_jax.data.simulation import default_config
+from astra_jax.config.load import find_config, load_config
+from astra_jax.config.simulated import simulated_matches
+from astra_jax.data.splits import load_split
 files = [find_config(f"configs/{{name}}.py") for name in {SHIPPED}]
 dims = [load_config(f"configs/{{name}}.py").model.dim for name in {SHIPPED}]
-simulated = default_config()
+simulated = simulated_matches()
 splits = [len(load_split(name, given_by="")) for name in ("train", "valid", "test", "challenge")]
 print(json.dumps([astra_jax.__file__, files, dims, splits]))
 """
@@ -87,23 +88,26 @@ print(json.dumps([astra_jax.__file__, files, dims, splits]))
     assert dims == [512, 512, 128, 512, 64, 64, 512] and splits == [300, 100, 100, 50]
 
 
-def test_the_installed_command_trains_evaluates_and_scores(installed, tmp_path):
+def test_the_installed_command_trains_evaluates_and_scores(installed, tmp_path, compiled_folder):
     data = write_data(tmp_path / "data")
+    # A user's own config, beside whose own modules.
+    (tmp_path / "helpers").mkdir()
     for name in ("tiny.py", "matches.py"):
-        shutil.copy(HERE / name, tmp_path)
-    variables = {
-        "PYTHONPATH": os.pathsep.join([str(installed), str(tmp_path)]),
-        "XLA_FLAGS": "",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling costs more here than computing
-    }
+        shutil.copy(HERE / "helpers" / name, tmp_path / "helpers")
+    variables = environment(
+        compiled_folder,
+        PYTHONPATH=os.pathsep.join([str(installed), str(tmp_path)]),
+        XLA_FLAGS=flags(devices=1),
+    )
 
     def astra(*arguments: str) -> subprocess.CompletedProcess:
         command = str(installed / "bin" / "astra")
         return run(sys.executable, command, *arguments, cwd=tmp_path, **variables)
 
     assert "train" in astra("--help").stdout
-    short = ("--config.training.epochs=1", "--config.optimizer.warmup_epochs=0")
-    astra("train", "--config", "tiny.py", f"--config.data.root={data}", *short)
+    # The programs of test_command_line.py, so that they needn't be compiled again.
+    config = ("--config", "helpers/tiny.py", f"--config.data.root={data}")
+    astra("train", *config, "--workdir", "runs/tiny")
     evaluated = astra("evaluate", "--workdir", "runs/tiny", "--split", "test", "--out", "out")
     assert "Average-mAP" in evaluated.stdout
     scores = ("--predictions", "out/results.zip", "--matches", "data/valid.txt")

@@ -1,6 +1,8 @@
 """The kill test: a demo run, killed 20 times, must end to the bit as the one left alone.
 
-Run:  PYTHONPATH=tests python -m helpers.kill_run --out DIR [--kills 20] [--seed 0] [ARGUMENTS of train...]
+Run:  PYTHONPATH=tests python -m helpers.kill_run --out DIR [--kills 20] [--seed 0] [ARGUMENTS...]
+
+ARGUMENTS are more of train's.
 
 Trains configs/demo.py twice: once undisturbed, once killed by SIGKILL (with all the processes that
 it started) at random moments and started again by the same command each time. At least 5 kills hit
