@@ -1,18 +1,19 @@
 """Protocol P2: training on all labelled matches, predictions for a challenge without labels."""
 
+import dataclasses
 import json
 import shutil
 import zipfile
 from pathlib import Path
 
-import pytest
-from helpers.linear import put_in_place
+from helpers.components import SHARED, on_one_device
+from helpers.linear import Linear
 
 from astra_jax.cli.main import main
 from astra_jax.config.load import load_config
 from astra_jax.data.simulation.writer import SimulationSpec, write_matches
 
-pytestmark = pytest.mark.usefixtures("compile_once", "one_device")
+COMPONENTS = on_one_device(dataclasses.replace(SHARED, make_model=Linear))
 CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:demo"
 SMALL = {
     "simulation.train_matches": 1,
@@ -26,21 +27,19 @@ SMALL = {
 CHALLENGE = [f"simulated/test/match_00{number}/results_spotting.json" for number in (0, 1)]
 
 
-def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(
-    tmp_path, monkeypatch, capsys
-):
-    put_in_place(monkeypatch)
+def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(tmp_path, capsys):
     root, workdir, out = tmp_path / "matches", tmp_path / "run", tmp_path / "out"
     overrides = [f"--config.{key}={value}" for key, value in SMALL.items()]
     overrides.append(f"--config.data.root={root}")
     config = load_config(CONFIG, overrides)
-    write_matches(root, SimulationSpec.from_config(config.simulation))
+    write_matches(root, SimulationSpec.from_config(config.simulation.to_dict()))
     for labels in (root / "simulated" / "test").rglob("*.json"):  # and what truly happened
         labels.unlink()
 
     # Training does without any file of the challenge's matches.
     shutil.move(root / "simulated" / "test", tmp_path / "kept")
-    assert main(["train", "--config", CONFIG, "--workdir", str(workdir), *overrides]) == 0
+    training = ["train", "--config", CONFIG, "--workdir", str(workdir), *overrides]
+    assert main(training, COMPONENTS) == 0
     shutil.move(tmp_path / "kept", root / "simulated" / "test")
     assert "2 match(es)" in capsys.readouterr().err  # train and valid
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -48,7 +47,7 @@ def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(
     assert json.loads((workdir / "summary.json").read_text())["best_epoch"] == 2
 
     evaluation = ["evaluate", "--workdir", str(workdir), "--split", "challenge"]
-    assert main([*evaluation, "--out", str(out)]) == 0
+    assert main([*evaluation, "--out", str(out)], COMPONENTS) == 0
     assert "nothing is scored" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {"results", "results.zip", "provenance.json"}
     assert json.loads((out / "provenance.json").read_text())["step"] == lines[-1]["step"]
