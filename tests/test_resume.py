@@ -1,7 +1,6 @@
 """A run in two processes ends as one in a single process; of kills see test_kill.py."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.kills import arrays_of
+from helpers.processes import ROOT, environment, flags
 from helpers.tiny import write_data
 
 from astra_jax.cli.main import main
@@ -31,18 +31,11 @@ def arguments(root: Path, workdir: Path, *more: str) -> list[str]:
     return ["train", *config, "--workdir", str(workdir), *more]
 
 
-def start(
-    command: Sequence[str], compiled: Path, devices: int = 8, **variables: str
-) -> subprocess.Popen:
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
+def start(command: Sequence[str], compiled: Path, **variables: str) -> subprocess.Popen:
+    """A process with four devices."""
     return subprocess.Popen(
         [sys.executable, *command],
-        env=environment | variables,
+        env=environment(compiled, XLA_FLAGS=flags(devices=4), **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,9 +49,8 @@ def start_two(script: str, command: Sequence[str], compiled: Path) -> list[subpr
         address = f"localhost:{free.getsockname()[1]}"
     return [
         start(
-            [str(HERE.parent / script), *command, "--distributed"],
+            [str(ROOT / script), *command, "--distributed"],
             compiled,
-            devices=4,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(index),
@@ -124,7 +116,7 @@ def test_two_processes_train_and_evaluate_as_one(root, tmp_path, compiled_folder
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("told", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
-def test_a_signal_to_one_process_ends_both_behind_the_same_step(
+def test_a_signal_to_one_process_ends_both_after_the_same_step(
     root, tmp_path, compiled_folder, told, number
 ):
     latest = tmp_path / "run" / "checkpoints" / "latest"
@@ -138,7 +130,7 @@ def test_a_signal_to_one_process_ends_both_behind_the_same_step(
     said = [process.communicate(timeout=200)[1] for process in processes]
     assert [process.returncode for process in processes] == [143, 143], said
     saved = max(int(path.name) for path in latest.glob("[0-9]*") if path.name.isdigit())
-    assert f"ended by SIGTERM behind step {saved}, saved" in said[0]
+    assert f"ended by SIGTERM after step {saved}, saved" in said[0]
     assert 3 <= saved < 120
     for process in start_two("train.py", command, compiled_folder):
         ended(process)
