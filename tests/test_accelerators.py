@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from astra_jax.cli.accelerators import line, unused, warn_of_unused
+from astra_jax.cli.accelerators import find_unused, line, warn_of_unused
 
 GPU, TPU = ("an NVIDIA GPU", "cuda"), ("a TPU", "tpu")
 
@@ -34,7 +34,7 @@ def test_what_is_here_beside_the_cpu(tmp_path, devices, environment, expected):
         path = tmp_path / "dev" / device
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    assert unused(tmp_path, {"PATH": str(tmp_path), **environment}) == expected
+    assert find_unused(tmp_path, {"PATH": str(tmp_path), **environment}) == expected
 
 
 def test_the_drivers_tool_tells_of_a_gpu(tmp_path):
@@ -42,7 +42,7 @@ def test_the_drivers_tool_tells_of_a_gpu(tmp_path):
     tool.parent.mkdir()
     tool.write_text("")
     tool.chmod(0o755)
-    assert unused(tmp_path, {"PATH": str(tool.parent)}) == GPU
+    assert find_unused(tmp_path, {"PATH": str(tool.parent)}) == GPU
 
 
 @pytest.fixture

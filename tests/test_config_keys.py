@@ -31,7 +31,7 @@ def full_config() -> ConfigDict:
     config = paper()
     config.simulation = simulated_matches()
     config.data.root = "data"
-    config.freeze, config.loss.class_weights = ("audio/*",), (1.0,) * 17
+    config.freeze = ("audio/*",)
     return config
 
 

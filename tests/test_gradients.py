@@ -23,7 +23,6 @@ from astra_jax.training.step import make_train_step
 RATES = ("dropout", "embedding_dropout", "head_dropout", "temporal_dropout", "temporal_switch")
 CONFIG = dataclasses.replace(TINY, **dict.fromkeys(RATES, 0.0))
 MODEL = ASTRA(CONFIG)
-BY_TARGETS = dataclasses.replace(LOSS, displacement_normalization="targets")
 
 
 def batch(mesh, clips=32):
@@ -60,7 +59,7 @@ def compiled_step():
         np.zeros(3, np.int32),
     )
     arguments = jax.device_put(state, everywhere), batch(mesh)
-    step = make_train_step(MODEL, BY_TARGETS, optimizer, 10, 0, mesh, accumulation_steps=4)
+    step = make_train_step(MODEL, LOSS, optimizer, 10, 0, mesh, accumulation_steps=4)
     return step.lower(*arguments).compile(), arguments
 
 
@@ -73,9 +72,8 @@ def assert_close(tree, expected):
 
 
 def test_a_step_in_parts_over_eight_devices_is_the_step_of_the_whole_batch():
-    """Also where the parts have unequal shares of the targets that displacements are divided by."""
     assert jax.device_count() == 8
-    whole, (params, clips, key) = compiled(1, BY_TARGETS)
+    whole, (params, clips, key) = compiled(1)
     gradients, values = whole(params, clips, key)
     expected = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, gradients)
     step, arguments = compiled_step()

@@ -64,60 +64,18 @@ def test_the_papers_radii_give_a_window_of_five_positions():
     np.testing.assert_equal(2 * config.weight_radius + 1, 5)
 
 
-def test_the_papers_displacement_loss_is_the_mean_over_its_targets():
-    mean, targets, mask, class_targets = displacement_case()
-    three = mask.at[0, 4, 0].set(False)  # d = -1, 0, 1
-    loss = displacement_loss(mean, None, targets, three, class_targets, 1, jnp.float32(3))
-    assert float(loss) == pytest.approx((1 + 0 + 1) / 3)
-    log_variance = jnp.full((1, 5, 1), math.log(2.0))
-    loss = displacement_loss(mean, log_variance, targets, three, class_targets, 1, jnp.float32(3))
-    assert float(loss) == pytest.approx((0.3 * 2 / 2 + 3 * 0.7 * math.log(2.0)) / 3, rel=1e-6)
-
-
-def all_losses(mask, **changes):
+def all_losses(mask):
     """Both losses of the case above, with a column of background before the class."""
     mean, targets, mask, class_targets = (
         jnp.pad(array, ((0, 0), (0, 0), (1, 0)))
         for array in (*displacement_case()[:2], mask, displacement_case()[3])
     )
     probabilities = jnp.full((1, 5, 2), 0.6)
-    config = LossConfig(False, 1.0, 1.0, weight_radius=1, **changes)
+    config = LossConfig(False, 1.0, 1.0, weight_radius=1)
     predictions = Predictions(probabilities, mean, None)
     return losses(predictions, class_targets, targets, mask, config)
 
 
-def test_the_normalisation_of_displacements_is_chosen_by_the_config():
-    mask = displacement_case()[2]
-    positions = all_losses(mask).displacement
-    assert float(positions) == pytest.approx(0.5 * (1 + 0 + 1) / 5)
-    targets = all_losses(mask, displacement_normalization="targets").displacement
-    assert float(targets) == pytest.approx((1 + 0 + 1 + 4) / 4)
-
-
-@pytest.mark.parametrize("normalization", ["positions", "targets"])
-def test_a_batch_without_displacement_targets_costs_nothing(normalization):
-    mask = jnp.zeros((1, 5, 1), bool)
-    found = all_losses(mask, displacement_normalization=normalization)
+def test_a_batch_without_displacement_targets_costs_nothing():
+    found = all_losses(jnp.zeros((1, 5, 1), bool))
     assert float(found.displacement) == 0 and float(found.total) == float(found.classification)
-
-
-def test_class_weights_multiply_the_columns_of_their_classes():
-    p, y = jnp.array([[[0.8, 0.3, 0.4]]]), jnp.array([[[1.0, 0.0, 0.0]]])
-    background, first, second = (-math.log(x + 7e-5) for x in (0.8, 0.7, 0.6))
-    expected = (background + 5 * first + 0 * second) / 3
-    loss = classification_loss(p, y, focal=False, class_weights=(5.0, 0.0))
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
-    ones = classification_loss(p, y, focal=False, class_weights=(1.0, 1.0))
-    assert float(ones) == float(classification_loss(p, y, focal=False))
-
-
-def test_the_configs_class_weights_reach_the_loss():
-    config = paper()
-    config.loss.class_weights = tuple(range(17))
-    assert settings_of(config).loss.class_weights == tuple(range(17))
-    mask = displacement_case()[2]
-    plain, tripled = (
-        float(all_losses(mask, **w).classification) for w in ({}, {"class_weights": (3.0,)})
-    )
-    only_background = float(all_losses(mask, class_weights=(0.0,)).classification)
-    assert tripled == pytest.approx(3 * plain - 2 * only_background)

@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from astra_jax.config import paper
@@ -96,35 +95,6 @@ def walk(transform, gradients, start):
 
 
 GRADIENTS = ([3.0, -0.1], [0.5, 0.2], [0.1, -0.7], [-0.2, 0.4])
-
-
-def test_decoupled_decay_is_adamw():
-    found = move(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False, decoupled_decay=True)
-    expected = walk(optax.adamw(1e-2, weight_decay=0.1), GRADIENTS, [2.0, -1.0])
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    coupled = move(GRADIENTS, [2.0, -1.0], weight_decay=0.1, amsgrad=False)
-    assert np.abs(found - coupled).min() > 1e-4
-
-
-@pytest.mark.parametrize("amsgrad", [True, False])
-def test_decoupled_decay_takes_its_share_of_the_weight_alone(amsgrad):
-    # Adam's first step is the rate times the gradient's sign, however large the weight:
-    # 2 - 0.01 * (1 + 0.5 * 2), and the same the other way.
-    found = move([[1.0, -1.0]], [2.0, 2.0], weight_decay=0.5, amsgrad=amsgrad, decoupled_decay=True)
-    np.testing.assert_allclose(found, [2 - 0.02, 2 - 0.0], rtol=1e-6)
-
-
-def test_decoupled_decay_leaves_amsgrads_moments_alone():
-    decayed = {"weight_decay": 0.3, "amsgrad": True, "decoupled_decay": True}
-    plain = move(GRADIENTS, [0.0, 0.0], weight_decay=0.0, amsgrad=True)
-    # By hand: what amsgrad moves, with 1 - 0.01 * 0.3 of the weight kept in each step.
-    expected, before = np.zeros(2), np.zeros(2)
-    for count in range(1, 5):
-        after = move(GRADIENTS[:count], [0.0, 0.0], weight_decay=0.0, amsgrad=True)
-        expected = expected * (1 - 0.003) + after - before
-        before = after
-    np.testing.assert_allclose(before, plain)
-    np.testing.assert_allclose(move(GRADIENTS, [0.0, 0.0], **decayed), expected, rtol=1e-5)
 
 
 def first_moments(config, gradient, params):

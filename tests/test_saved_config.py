@@ -1,5 +1,6 @@
 """The config that a run keeps: it comes back as it was, and a damaged one is one line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,27 @@ def test_a_kept_config_takes_overrides(tmp_path):
     assert differences(paper(), moved) == ["data.root"]
 
 
-def test_class_weights_are_kept_and_come_from_the_command_line(tmp_path):
-    config = load_config(
-        str(CONFIGS / "demo.py"), ["--config.loss.class_weights=(1,2.5,0,1,1,1,1,1)"]
-    )
+def test_a_key_that_is_no_more_is_left_out_of_a_kept_config(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(to_json(config), encoding="utf-8")
-    kept = from_json(path)
-    assert kept.loss.class_weights == (1, 2.5, 0, 1, 1, 1, 1, 1)
-    assert differences(config, kept) == []
+    loss = {"focal": False, "class_weights": None, "displacement_normalization": "positions"}
+    kept = {"loss": loss, "optimizer": {"decoupled_decay": False}}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert differences(from_json(path), paper()) == ["loss.focal"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("loss", "class_weights", [1.0, 2.0]),
+        ("loss", "displacement_normalization", "targets"),
+        ("optimizer", "decoupled_decay", True),
+    ],
+)
+def test_a_run_that_used_what_is_no_more_is_one_line(tmp_path, section, key, value):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({section: {key: value}}), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{section}.{key} is .*, which there is no more"):
+        from_json(path)
 
 
 def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_jax.config.classes import CLASSES, HARD_WINDOWS_SECONDS, SOFT_WINDOWS_SECONDS
+from astra_jax.config.classes import CLASSES, SOFT_WINDOWS_SECONDS
 from astra_jax.errors import UserError
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
 
@@ -27,7 +27,7 @@ def spots_of(scores: list[float], **spec: object) -> list[tuple[int, float]]:
         ("soft_nms", SuppressionSpec()),
         ("soft_nms_linear", SuppressionSpec(decay="linear")),
         ("soft_nms_sqrt", SuppressionSpec(decay="sqrt")),
-        ("nms_window8", SuppressionSpec(kind="hard", windows_seconds=HARD_WINDOWS_SECONDS)),
+        ("nms_window8", SuppressionSpec(kind="hard", windows_seconds=(8.0,))),
     ],
 )
 def test_every_recorded_variant_gives_the_recorded_spots_in_order(

@@ -133,7 +133,6 @@ def check(config: ConfigDict) -> None:
         _check_group(config.simulation, simulated_matches(), "simulation")
     windows = config.inference.suppression.windows_seconds
     _check_numbers(windows, "inference.suppression.windows_seconds", float, _SECONDS)
-    _check_class_weights(config)
     for index, pattern in enumerate(config.freeze):
         _check_value(pattern, f"freeze[{index}]", str)
     channels = config.model.audio.channels
@@ -198,16 +197,6 @@ def _check_number(value: Any, name: str, kind: type, allowed: Range) -> None:
 def _check_numbers(values: Any, name: str, kind: type, allowed: Range) -> None:
     for index, value in enumerate(values):
         _check_number(value, f"{name}[{index}]", kind, allowed)
-
-
-def _check_class_weights(config: ConfigDict) -> None:
-    weights, classes = config.loss.class_weights, len(config.data.classes)
-    if weights is None:
-        return
-    _check_numbers(weights, "loss.class_weights", float, _NOT_NEGATIVE)
-    if len(weights) != classes:
-        words = f"{classes} numbers, one a class in the order of data.classes"
-        raise _wrong("loss.class_weights", weights, words)
 
 
 def _check_splits(splits: Any) -> None:

@@ -26,7 +26,3 @@ SOFT_WINDOWS_SECONDS: tuple[float, ...] = tuple(
     map(float, (5, 7, 9, 12, 10, 14, 14, 5, 8, 8, 8, 8, 13, 5, 6, 6, 6))
 )
 """The published Soft-NMS windows of the 17 classes, in the official class order."""
-
-
-HARD_WINDOWS_SECONDS: tuple[float, ...] = (8.0,)
-"""The published window of plain suppression, for every class."""

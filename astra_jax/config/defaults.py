@@ -40,13 +40,6 @@ def paper() -> ConfigDict:
             "focal": True,
             "classification_weight": 100.0,
             "displacement_weight": 1.0,
-            # What the sum of displacement errors is divided by: clips times "positions", each
-            # error weighted by the class target (as published), or the number of "targets" (the
-            # paper's equation 2, unweighted).
-            "displacement_normalization": "positions",
-            # Of each class in the classification loss, in the order of data.classes (background
-            # has 1); None: 1 each.
-            "class_weights": config_dict.placeholder(tuple),
         }
     )
     config.optimizer = ConfigDict(
@@ -55,8 +48,6 @@ def paper() -> ConfigDict:
             "schedule": "epoch",  # or "step"
             "warmup_epochs": 3,
             "weight_decay": 1e-5,
-            # AdamW: the decay bypasses Adam's moments. For values such as 0.01, then.
-            "decoupled_decay": False,
             # Largest norm of the gradients of all parameters together; None: any.
             "clip_norm": config_dict.placeholder(float),
             "amsgrad": True,

@@ -25,6 +25,14 @@ _MAY_DIFFER = (
 )
 
 
+# Keys that are no more, and the value that every run has had since.
+_LEFT_OUT = {
+    "loss.class_weights": None,
+    "loss.displacement_normalization": "positions",
+    "optimizer.decoupled_decay": False,
+}
+
+
 def to_json(config: ConfigDict) -> str:
     """`config` as JSON text, its keys in order."""
     return json.dumps(plain(config), indent=1) + "\n"
@@ -51,6 +59,7 @@ def from_json(path: Path) -> ConfigDict:
         raise UserError(f"{path}: no such file: is {path.parent} the --workdir of a training run?")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        _drop_left_out(saved, path)
         config = paper()
         with config.unlocked():
             for key, value in saved.items():
@@ -61,6 +70,18 @@ def from_json(path: Path) -> ConfigDict:
         ) from error
     config.lock()
     return config
+
+
+def _drop_left_out(saved: dict[str, Any], path: Path) -> None:
+    """Takes out of a run's config what there is no more; UserError where it was used."""
+    for name, value in _LEFT_OUT.items():
+        section, _, key = name.partition(".")
+        of_run = saved.get(section, {}).pop(key, value)
+        if of_run != value:
+            raise UserError(
+                f"{path}: {name} is {of_run!r}, which there is no more: use the version that the "
+                "run was trained with, or train anew"
+            )
 
 
 def _fill(config: ConfigDict, key: str, value: Any) -> None:

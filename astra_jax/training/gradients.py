@@ -33,10 +33,7 @@ def make_gradients(
     """
 
     def of_part(
-        params: Any,
-        batch: dict[str, Any],
-        key: Key[Array, ""],
-        target_count: Float[Array, ""] | None = None,
+        params: Any, batch: dict[str, Any], key: Key[Array, ""]
     ) -> tuple[Any, Float[Array, "3"]]:
         dropout, augment = jax.random.split(key)
         trained, frozen = partition(params, freeze)
@@ -52,7 +49,6 @@ def make_gradients(
                 batch["displacements"],
                 batch["displacement_mask"],
                 loss_config,
-                target_count,
             )
             return found.total, jnp.stack([found.total, found.classification, found.displacement])
 
@@ -65,12 +61,10 @@ def make_gradients(
     def of_batch(
         params: Any, batch: dict[str, Any], key: Key[Array, ""]
     ) -> tuple[Any, Float[Array, "3"]]:
-        # The mean of the parts divides each part's sum by this share of the whole batch's targets.
-        share = jnp.sum(batch["displacement_mask"], dtype=jnp.float32) / parts
         take = _splitter(batch, parts, mesh)
 
         def add(sums: Any, part: Int[Array, ""]) -> tuple[Any, None]:
-            found = of_part(params, take(part), jax.random.fold_in(key, part), share)
+            found = of_part(params, take(part), jax.random.fold_in(key, part))
             return jax.tree.map(jnp.add, sums, found), None
 
         zeros = (

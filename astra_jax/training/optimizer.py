@@ -19,7 +19,7 @@ class OptimizerConfig:
 
     `learning_rate` is the peak, for this batch size. `warmup_epochs` and `epochs` are the
     schedule's, which is constant within an epoch ("epoch") or moves at every "step".
-    `decoupled_decay`: AdamW. `clip_norm`: largest norm of all gradients, None for any.
+    `clip_norm`: largest norm of all gradients, None for any.
     """
 
     learning_rate: float
@@ -27,7 +27,6 @@ class OptimizerConfig:
     schedule: str
     warmup_epochs: int
     weight_decay: float
-    decoupled_decay: bool
     clip_norm: float | None
     amsgrad: bool
 
@@ -118,15 +117,15 @@ def learning_rate_schedule(config: OptimizerConfig, steps_per_epoch: int) -> opt
 def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """Adam with weight decay of every parameter, one group.
 
-    The decay is added to the gradient as published, or with `decoupled_decay` (AdamW) to what
-    Adam makes of the gradient; times the learning rate either way. `clip_norm` scales gradients
-    down to that norm over all parameters, before any decay, as PyTorch's users do.
+    The decay is added to the gradient, as published. `clip_norm` scales gradients down to that norm
+    over all parameters, before any decay, as PyTorch's users do.
     """
     adam = scale_by_amsgrad() if config.amsgrad else optax.scale_by_adam()
     decay = optax.add_decayed_weights(config.weight_decay)
     clip = () if config.clip_norm is None else (optax.clip_by_global_norm(config.clip_norm),)
     return optax.chain(
         *clip,
-        *((adam, decay) if config.decoupled_decay else (decay, adam)),
+        decay,
+        adam,
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps_per_epoch)),
     )
