@@ -5,7 +5,7 @@ Run:  python benchmarks/speed.py --out runs/speed.json [--cases NAME ...] [--rep
 Four cases of configs/astra.py: a train step and a forward pass, with audio and without, in batches
 of 8 clips (4 where two steps of 8 don't fit into 24 GB). Both frameworks, and a product of
 2048x2048 matrices by each, take turns in processes of their own (speed_worker.py); medians count.
-The file is written after each case, and the same command goes on behind the last one. Linux only.
+The file is written after each case, and the same command goes on after the last one. Linux only.
 """
 
 import argparse
@@ -24,12 +24,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from speed_ours import settings_of
 from speed_worker import PRODUCT_SIZE
 from twin.sizes import Sizes
 
-from astra_jax.config.load import load_config
 from astra_jax.files import write_atomically
-from astra_jax.model import ModelConfig
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "configs" / "astra.py"
@@ -89,7 +88,7 @@ def working(request: dict[str, Any]) -> Iterator[Worker]:
 
 def measure(mode: str, config: str, clips: int, repeats: int) -> dict[str, Any]:
     """Both frameworks on one case, in turn: what each repeat took and what it is computed from."""
-    sizes = dataclasses.asdict(Sizes.of(ModelConfig.from_config(load_config(config))))
+    sizes = dataclasses.asdict(Sizes.of(settings_of(config).model))
     case = {"mode": mode, "config": config, "sizes": sizes, "clips": clips}
     found: dict[str, Any] = {
         "clips": clips,

@@ -1,6 +1,7 @@
 """The steps of astra_jax that benchmarks/speed.py measures."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,14 +11,21 @@ from twin.sizes import Sizes
 
 from astra_jax.config.load import load_config
 from astra_jax.devices import batch_sharding, make_mesh
-from astra_jax.model import ASTRA, ModelConfig
-from astra_jax.model.initial_values import init_params, parameter_count
-from astra_jax.training.losses import LossConfig
+from astra_jax.model import ASTRA, count_parameters
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.settings import Settings, resolve
+from astra_jax.spotting.inference import compile_apply
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
 
 STEPS_PER_EPOCH = 4000
+
+
+def settings_of(config: str) -> Settings:
+    """Those of a config file, `PATH` or `PATH:ARGUMENT`; no matches are read."""
+    loaded = load_config(config, ["--config.data.root=matches"])
+    return Settings.from_config(resolve(loaded, RunFolder(Path("run"))))
 
 
 def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
@@ -37,18 +45,17 @@ def model_step(
 ) -> tuple[Callable[[], None], dict[str, Any]]:
     """The real train step, or a forward pass as in an evaluation; its FLOPs by XLA's count."""
     del sizes  # the config says it all
-    settings = load_config(config)
-    model = ModelConfig.from_config(settings)
+    settings = settings_of(config)
+    model, seed = ASTRA(settings.model), settings.seed
     mesh = make_mesh(jax.devices()[:1])
     clips = jax.device_put(with_masks(batch), batch_sharding(mesh))
     if mode == "forward":
         return _forward(model, clips)
-    optimizer = make_optimizer(settings, STEPS_PER_EPOCH)
-    losses = LossConfig.from_config(settings)
-    step = make_train_step(model, losses, optimizer, STEPS_PER_EPOCH, settings.seed, mesh)
-    state = init_state(model, optimizer, settings.seed, mesh)
+    optimizer = make_optimizer(settings.optimizer, STEPS_PER_EPOCH)
+    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, seed, mesh)
+    state = init_state(model, optimizer, seed, mesh)
     compiled = step.lower(state, clips).compile()
-    told = {"parameters": parameter_count(state.params), "flops": _flops(compiled)}
+    told = {"parameters": count_parameters(state.params), "flops": _flops(compiled)}
 
     def train() -> None:
         nonlocal state
@@ -58,12 +65,11 @@ def model_step(
     return train, told
 
 
-def _forward(model: ModelConfig, clips: Any) -> tuple[Callable[[], None], dict[str, Any]]:
-    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+def _forward(model: ASTRA, clips: Any) -> tuple[Callable[[], None], dict[str, Any]]:
+    params = jax.jit(model.initial_params)(jax.random.key(0))
     inputs = {name: clips[name] for name in ("features", "log_mel", "masks") if name in clips}
-    apply = jax.jit(lambda p, inputs: ASTRA(model).apply({"params": p}, inputs, train=False))
-    compiled = apply.lower(params, inputs).compile()
-    told = {"parameters": parameter_count(params), "flops": _flops(compiled)}
+    compiled = compile_apply(model).lower(params, inputs).compile()
+    told = {"parameters": count_parameters(params), "flops": _flops(compiled)}
     return lambda: _wait(compiled(params, inputs)), told
 
 

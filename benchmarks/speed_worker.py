@@ -27,7 +27,7 @@ Arrays = dict[str, Any]
 def random_batch(sizes: Sizes, clips: int) -> Arrays:
     """Clips of the true shapes by our batches' names, without masks and without meaning."""
     rng = np.random.default_rng(0)
-    targets = (clips, sizes.positions, sizes.classes + 1)
+    targets = (clips, sizes.positions, sizes.num_classes + 1)
     audio, log_mel = sizes.audio, None
     if audio is not None:
         frames = (clips, audio.segments * audio.segment_frames, audio.mels)

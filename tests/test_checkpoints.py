@@ -14,14 +14,20 @@ from helpers.kills import arrays_of
 from jax.sharding import SingleDeviceSharding
 
 from astra_jax.errors import UserError
+from astra_jax.runs.folder import RunFolder
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.state import Progress
 
-# Threads of TensorStore, when a file is damaged; `launch.messages` leaves it out.
+# Threads of TensorStore, when a file is damaged; `cli.process.messages` leaves it out.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("orbax_may_complain"),
 ]
+
+
+def checkpoints_of(workdir: Path, read_only: bool = False) -> Checkpoints:
+    run = RunFolder(workdir)
+    return Checkpoints(run.latest_checkpoints, run.best_checkpoints, read_only)
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def renamed(monkeypatch) -> list[str]:
 
     def slow_rename(source, target, **kwargs):
         if Path(source).parent.name == "best":
-            time.sleep(1)
+            time.sleep(0.5)
         rename(source, target, **kwargs)
         if Path(target).parent.name in ("best", "latest"):
             order.append("/".join(Path(target).parts[-2:]))
@@ -41,7 +47,7 @@ def renamed(monkeypatch) -> list[str]:
 
 
 def test_the_best_checkpoint_is_complete_before_the_latest_that_tells_of_it(tmp_path, renamed):
-    checkpoints, state = Checkpoints(tmp_path), {"weights": jnp.arange(3.0)}
+    checkpoints, state = checkpoints_of(tmp_path), {"weights": jnp.arange(3.0)}
     checkpoints.save_best(3, state)
     checkpoints.save_latest(3, state, Progress(best_epoch=1))
     checkpoints.close()
@@ -50,7 +56,7 @@ def test_the_best_checkpoint_is_complete_before_the_latest_that_tells_of_it(tmp_
 
 def test_a_best_checkpoint_that_is_there_is_not_deleted_to_be_written_again(tmp_path, renamed):
     for _ in range(2):
-        checkpoints = Checkpoints(tmp_path)
+        checkpoints = checkpoints_of(tmp_path)
         checkpoints.save_best(3, {"weights": jnp.arange(3.0)})
         checkpoints.close()
     assert renamed == ["best/3"]
@@ -58,7 +64,7 @@ def test_a_best_checkpoint_that_is_there_is_not_deleted_to_be_written_again(tmp_
 
 def test_a_best_checkpoint_of_a_later_step_makes_way(tmp_path):
     for step in (6, 3):
-        checkpoints = Checkpoints(tmp_path)
+        checkpoints = checkpoints_of(tmp_path)
         checkpoints.save_best(step, {"weights": jnp.full(3, float(step))})
         checkpoints.close()
     folders = list((tmp_path / "checkpoints" / "best").iterdir())
@@ -85,7 +91,7 @@ def state_of(step: int) -> dict:
 def written(tmp_path_factory) -> Path:
     """A folder with the latest checkpoints of steps 1 and 2 and the best of step 2."""
     folder = tmp_path_factory.mktemp("written")
-    checkpoints = Checkpoints(folder)
+    checkpoints = checkpoints_of(folder)
     for step in (1, 2):
         checkpoints.save_latest(step, state_of(step), Progress(epochs=step))
     checkpoints.save_best(2, state_of(2))
@@ -112,7 +118,7 @@ def test_whatever_file_of_the_newest_is_damaged_what_is_restored_is_whole(
         shutil.copytree(written, folder)
         damage(folder / file, how)
         caplog.clear()
-        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        with contextlib.closing(checkpoints_of(folder)) as checkpoints:
             state, progress = checkpoints.restore_latest(abstract(state_of(0)))
             steps = checkpoints.latest_step()
         step = progress.epochs
@@ -128,7 +134,7 @@ def test_without_a_whole_checkpoint_the_newest_is_named(written, tmp_path):
     shutil.copytree(written, tmp_path / "run")
     for step in ("1", "2"):
         damage(tmp_path / "run" / "checkpoints" / "latest" / step / "state" / "_METADATA", "half")
-    with contextlib.closing(Checkpoints(tmp_path / "run")) as checkpoints:
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
         with pytest.raises(UserError, match="latest/2: the checkpoint is damaged") as error:
             checkpoints.restore_latest(abstract(state_of(0)))
         assert "\n" not in str(error.value)
@@ -141,7 +147,7 @@ def test_a_damaged_best_checkpoint_is_named(written, tmp_path):
     for file in data.iterdir():
         damage(file, "half")
     with (
-        contextlib.closing(Checkpoints(tmp_path / "run", read_only=True)) as checkpoints,
+        contextlib.closing(checkpoints_of(tmp_path / "run", read_only=True)) as checkpoints,
         pytest.raises(UserError, match="best/2: the checkpoint is damaged") as error,
     ):
         checkpoints.restore_best(abstract(state_of(0)))
@@ -153,9 +159,9 @@ def test_what_a_killed_run_left_unfinished_is_taken_away_at_once(written, tmp_pa
     left = tmp_path / "run" / "checkpoints" / "latest" / "3.orbax-checkpoint-tmp"
     left.mkdir()
     (left / "part").write_text("half")
-    Checkpoints(tmp_path / "run", read_only=True).close()
+    checkpoints_of(tmp_path / "run", read_only=True).close()
     assert left.exists()  # a training may be writing it
-    Checkpoints(tmp_path / "run").close()
+    checkpoints_of(tmp_path / "run").close()
     assert not left.exists()
 
 
@@ -163,6 +169,6 @@ def test_what_a_killed_run_left_unfinished_is_taken_away_at_once(written, tmp_pa
 def test_progress_of_another_kind_is_damage(written, tmp_path, caplog, content):
     shutil.copytree(written, tmp_path / "run")
     (tmp_path / "run/checkpoints/latest/2/progress/metadata").write_text(content)
-    with contextlib.closing(Checkpoints(tmp_path / "run")) as checkpoints:
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
         _, progress = checkpoints.restore_latest(abstract(state_of(0)))
     assert progress.epochs == 1 and "latest/2: the checkpoint is damaged" in caplog.text

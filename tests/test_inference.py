@@ -1,16 +1,21 @@
-"""Windows, landing and sigma, on numbers worked out by hand."""
+"""From windows to dense scores and sigma, on numbers worked out by hand; whole halves."""
 
-import jax
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.matches import index, stream_config, write_match
+from flax import linen as nn
+from helpers.matches import data_config, index, write_match
+from helpers.models import random_params, settings_of
 
-from astra_jax.config.defaults import paper
+from astra_jax.config import paper
+from astra_jax.devices import make_mesh
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, ModelConfig, Predictions
-from astra_jax.model.initial_values import init_params
-from astra_jax.spotting.inference import Predictor, averaged, land, read_windows
+from astra_jax.model import Predictions, SpottingModel
+from astra_jax.spotting.inference import Forward, Predictor, compile_apply
 from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.windows import average_windows, place_scores, read_windows
 
 
 def predictions(windows, positions, entries, uncertainty=True):
@@ -25,71 +30,84 @@ def predictions(windows, positions, entries, uncertainty=True):
     return Predictions(probabilities, mean, log_variance if uncertainty else None)
 
 
-def landed(dense):
+def placed(dense):
     rows, _ = np.nonzero(dense.scores)
     return {int(row): float(dense.scores[row, 0]) for row in rows}
 
 
-def test_scores_land_where_they_are_refined_to():
+def test_scores_are_placed_where_they_are_refined_to():
     out = predictions(2, 10, [(0, 4, 0.5, 1.7, 0), (1, 4, 0.25, -2.2, 0)])
     # 0 + 4 - 1.7 = 2.3; 16 + 4 + 2.2 = 22.2
-    assert landed(land(out, np.array([0, 16]), 30, 2)) == {2: 0.5, 22: 0.25}
+    assert placed(place_scores(out, np.array([0, 16]), 30, 2)) == {2: 0.5, 22: 0.25}
 
 
 def test_halves_round_to_even():
     out = predictions(1, 10, [(0, 2, 0.5, -0.5, 0), (0, 7, 0.4, 0.5, 0)])
     # 2.5 to 2, 6.5 to 6
-    assert landed(land(out, np.array([0]), 30, 2)) == {2: 0.5, 6: 0.4}
+    assert placed(place_scores(out, np.array([0]), 30, 2)) == {2: 0.5, 6: 0.4}
 
 
 def test_positions_outside_the_half_are_clamped_and_the_largest_score_wins():
     entries = [(0, 0, 0.5, 3, 0), (0, 1, 0.7, 5, 0), (0, 9, 0.2, -9, 0)]
-    assert landed(land(predictions(1, 10, entries), np.array([0]), 12, 2)) == {0: 0.7, 11: 0.2}
+    assert placed(place_scores(predictions(1, 10, entries), np.array([0]), 12, 2)) == {
+        0: 0.7,
+        11: 0.2,
+    }
 
 
-def test_a_score_at_the_threshold_does_not_land():
+def test_a_score_at_the_threshold_is_not_placed():
     out = predictions(1, 10, [(0, 3, 0.01, 0, 0), (0, 6, 0.0101, 0, 0)])
-    assert list(landed(land(out, np.array([0]), 10, 2))) == [6]
+    assert list(placed(place_scores(out, np.array([0]), 10, 2))) == [6]
 
 
 def test_background_is_no_action():
-    dense = land(predictions(1, 4, []), np.array([0]), 4, 2)
+    dense = place_scores(predictions(1, 4, []), np.array([0]), 4, 2)
     assert dense.scores.shape == (4, 1) and not dense.scores.any()
 
 
 def test_sigma_is_that_of_the_window_and_position_that_gave_the_score():
     entries = [(0, 5, 0.6, 0, 2 * np.log(3.0)), (1, 5, 0.4, 0, 2 * np.log(7.0))]
-    dense = land(predictions(2, 10, entries), np.array([0, 0]), 10, 2)
+    dense = place_scores(predictions(2, 10, entries), np.array([0, 0]), 10, 2)
     assert dense.sigma_seconds[5, 0] == pytest.approx(1.5)
     assert np.isnan(dense.sigma_seconds[4, 0])
-    assert land(predictions(1, 4, [], False), np.array([0]), 4, 2).sigma_seconds is None
+    assert place_scores(predictions(1, 4, [], False), np.array([0]), 4, 2).sigma_seconds is None
 
 
-def run_config(root, **data):
+def settings(**inference):
+    """The paper's, for matches of `write_match` without audio."""
     config = paper()
     with config.ignore_type():
-        config.update(stream_config(root, mels=16).to_dict())
+        config.data.sources = data_config(None)["sources"]
         config.data.audio = None
-    config.data.update(data)
-    config.model.update(dim=16, heads=2, feed_forward=16, encoder_layers=2, decoder_layers=1)
-    return config
+    config.inference.update(inference)
+    return settings_of(config)
 
 
-def predictor_of(config):
-    model_config = ModelConfig.from_config(config)
-    params = init_params(model_config, jax.random.key(0))
-    return Predictor(config, ASTRA(model_config), params)
+class Waves(SpottingModel):
+    """Scores by a row and by its place in a window, in place of ASTRA's; moved by less than 1."""
+
+    @nn.compact
+    def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
+        rows = jnp.repeat(inputs["features"][0], 2, axis=1)
+        shape = (self.config.positions, self.config.num_classes + 1)
+        places = self.param("places", nn.initializers.uniform(), shape)
+        waves = jnp.sin(nn.Dense(shape[1])(rows) + places)
+        return Predictions(nn.sigmoid(waves), waves, waves)
+
+
+def predictor_of(settings, halves):
+    model = Waves(settings.model)
+    forward = Forward(compile_apply(model), random_params(model), make_mesh())
+    return Predictor(settings.inference, [(forward, halves)])
 
 
 def test_the_last_window_of_a_half_is_predicted(tmp_path):
     """Zeros would stay where no window reaches: the last begins at 64 s of 70."""
     write_match(tmp_path, seconds=(70, 33))
-    config = run_config(tmp_path)
     halves = index(tmp_path, audio=None)
-    predictor = predictor_of(config)
-    dense = predictor.dense_scores(halves[0])
+    dense = predictor_of(settings(), halves).dense_scores(halves[0])
     assert dense.scores.shape == (140, 17)
-    # The untrained model gives every position some 0.5, moved by less than 2 positions.
+    # Every position has some 0.5, moved by less than a position.
     assert (dense.scores[130:138].max(axis=1) > 0.1).all()
 
 
@@ -98,9 +116,9 @@ def test_the_batch_size_of_windows_changes_nothing(tmp_path):
     halves = index(tmp_path, audio=None)
     results = []
     for size in (8, 24):
-        config = run_config(tmp_path)
-        config.inference.batch_size = size
-        results.append(predictor_of(config).dense_scores(halves[0]))
+        predictor = predictor_of(settings(batch_size=size), halves)
+        assert predictor.batch_size == size
+        results.append(predictor.dense_scores(halves[0]))
     np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-5)
 
 
@@ -119,9 +137,9 @@ def test_windows_repeat_the_last_row_past_the_end(tmp_path):
 def test_every_match_has_its_spots_with_sigma(tmp_path):
     write_match(tmp_path, "l/s/A", seconds=(60, 50))
     write_match(tmp_path, "l/s/B", seconds=(50, 51), seed=1)
-    config = run_config(tmp_path)
     halves = index(tmp_path, "l/s/A", "l/s/B", audio=None)
-    spots = predict_matches(predictor_of(config), halves, config.data.classes)
+    chosen = settings()
+    spots = predict_matches(predictor_of(chosen, halves), halves, chosen.data.classes)
     assert list(spots) == ["l/s/A", "l/s/B"]
     assert {spot["half"] for spot in spots["l/s/A"]} == {"1", "2"}
     assert all(float(spot["sigma_seconds"]) > 0 for spot in spots["l/s/B"])
@@ -134,7 +152,7 @@ def test_the_mean_over_windows_counts_their_middles_most():
     probabilities = np.stack([np.full((4, 2), first), np.full((4, 2), second)])
     mean = np.stack([np.full((4, 2), 1.0), np.full((4, 2), -1.0)])
     log_variance = np.log(np.stack([np.full((4, 2), 4.0), np.full((4, 2), 1.0)]))
-    out = averaged(Predictions(probabilities, mean, log_variance), np.array([0, 2]), 5)
+    out = average_windows(Predictions(probabilities, mean, log_variance), np.array([0, 2]), 5)
     expected = [0.8, 0.8, (0.75 * 0.8 + 0.25 * 0.4), (0.25 * 0.8 + 0.75 * 0.4), 0.4]
     np.testing.assert_allclose(out.probabilities[0, :, 1], expected)
     np.testing.assert_allclose(out.displacement_mean[0, :, 1], [1, 1, 0.5, -0.5, -1])
@@ -143,13 +161,12 @@ def test_the_mean_over_windows_counts_their_middles_most():
 
 def test_windows_can_be_averaged(tmp_path):
     write_match(tmp_path, seconds=(70, 33))
-    config = run_config(tmp_path)
-    half = index(tmp_path, audio=None)[0]
-    largest = predictor_of(config).dense_scores(half).scores
-    config.inference.overlap = "mean"
-    mean = predictor_of(config).dense_scores(half)
-    assert mean.scores.shape == (140, 17) and (mean.scores[2:138].max(axis=1) > 0).all()
-    assert mean.scores.max() < largest.max()
-    config.inference.overlap = "median"
+    halves = index(tmp_path, audio=None)
+    largest, mean = (
+        predictor_of(settings(overlap=kind), halves).dense_scores(halves[0]).scores
+        for kind in ("max", "mean")
+    )
+    assert mean.shape == (140, 17) and (mean[2:138].max(axis=1) > 0).all()
+    assert mean.max() < largest.max()
     with pytest.raises(UserError, match="overlap"):
-        predictor_of(config)
+        settings(overlap="median")

@@ -14,7 +14,7 @@ CASE = {
     "torch": {"seconds": [3.0, 5.0, 4.0], "product_seconds": [0.5] * 3, "peak_rss_bytes": 5e9},
 }
 SMALL = """
-from astra_jax.configuration import load_config
+from astra_jax.config.load import load_config
 
 
 def get_config():
@@ -37,7 +37,7 @@ def test_the_table_gives_medians_and_shares_of_the_faster_product():
     )
 
 
-def test_the_benchmark_goes_on_behind_the_last_case(tmp_path, monkeypatch):
+def test_the_benchmark_goes_on_after_the_last_case(tmp_path, monkeypatch):
     out, measured = tmp_path / "speed.json", []
     monkeypatch.setattr(speed, "measure", lambda *request: measured.append(request) or CASE)
     write_atomically(out, json.dumps({"train with audio": CASE}))

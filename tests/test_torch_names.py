@@ -3,22 +3,20 @@
 import dataclasses
 import itertools
 
-import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from helpers.models import shapes_of as shapes_of_model
 
-from astra_jax.errors import join_some, one_line
-from astra_jax.model import AudioConfig, ModelConfig, SourceConfig
-from astra_jax.model.initial_values import init_params
-from astra_jax.torch_import.checkpoint import from_state_dict
+from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
+from astra_jax.torch_import import from_state_dict
 from astra_jax.torch_import.names import Sizes, shapes_of, table_of
 
 AUDIO = AudioConfig(frames=4 * 96, mels=32, channels=(2, 3, 4, 4, 5, 6), hidden=7)
 PLAIN = ModelConfig(
     sources=(SourceConfig(11, (5, 3)),),
     positions=12,
-    classes=3,
+    num_classes=3,
     dim=8,
     heads=4,
     feed_forward=9,
@@ -40,8 +38,8 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
 
 
 def test_the_table_has_every_parameter_of_the_model_once_and_in_its_shape(config):
-    fresh = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    expected = {path: (leaf.shape, leaf.dtype) for path, leaf in flat(fresh).items()}
+    fresh = flat(shapes_of_model(ASTRA(config)))
+    expected = {path: (leaf.shape, leaf.dtype) for path, leaf in fresh.items()}
     entries = table_of(Sizes.of(config), config.heads)
     assert sorted(entry.path for entry in entries) == sorted(expected)
     for entry in entries:
@@ -68,16 +66,3 @@ def test_every_value_of_a_tensor_goes_into_one_parameter(config):
 
 def flat(params):
     return flatten_dict(params, sep="/")
-
-
-def test_of_many_items_some_are_named_and_the_others_counted():
-    assert join_some([], 2) == ""
-    assert join_some(("a", "b"), 2) == "a, b"
-    assert join_some(["a", "b", "c", "d", "e"], 2) == "a, b and 3 more"
-
-
-def test_an_errors_text_is_one_line_and_its_type_where_it_has_none():
-    assert one_line(ValueError("of two\n  lines")) == "of two lines"
-    assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
-    assert one_line("a" * 300) == "a" * 200
-    assert one_line("a b", most=1) == "a"

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from helpers.models import random_like, settings_of
 from twin.model import TorchASTRA, switched_order
 from twin.sizes import Sizes
 from twin.training import TorchBatch, make_step, total_loss
@@ -16,19 +17,18 @@ from twin.weights import to_state_dict
 from astra_jax.config.load import load_config
 from astra_jax.devices import make_mesh
 from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
-from astra_jax.model.initial_values import init_params
-from astra_jax.torch_import.checkpoint import from_state_dict
+from astra_jax.torch_import import from_state_dict
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig, losses
 from astra_jax.training.optimizer import scale_by_amsgrad
 
 LEARNING_RATE = 1e-3
-LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, mask_radius=2)
+LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, weight_radius=2)
 # 22 tokens and 5 segments of audio: none of the first layer's four segments is like the last.
 VISUAL = ModelConfig(
     sources=(SourceConfig(11, (5, 3)),),
     positions=12,
-    classes=3,
+    num_classes=3,
     dim=8,
     heads=2,
     feed_forward=16,
@@ -57,7 +57,7 @@ def arrays_of(model, clips=2):
     """Clips by the names of our batches."""
     rng = np.random.default_rng(0)
     (source,) = model.sources
-    targets = (clips, model.positions, model.classes + 1)
+    targets = (clips, model.positions, model.num_classes + 1)
     log_mel = None
     if model.audio is not None:
         log_mel = rng.normal(-4, 2, (clips, model.audio.frames, model.audio.mels))
@@ -131,10 +131,7 @@ def test_our_weights_give_the_same_predictions_in_the_twin(model):
 
 
 def random_params(model):
-    """Drawn by NumPy: compiling the model's own start takes longer than these tests."""
-    rng = np.random.default_rng(1)
-    shapes = params_of(make_twin(model), model)
-    return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    return random_like(params_of(make_twin(model), model))
 
 
 def test_the_gradients_of_the_twin_are_ours():
@@ -144,7 +141,7 @@ def test_the_gradients_of_the_twin_are_ours():
     batch, twin = arrays_of(model), make_twin(model)
     params = params_of(twin, model)
     dropped = {part: p.pop("dropped_step") for part, p in params.items() if "dropped_step" in p}
-    gradients_of = jax.jit(make_gradients(still, LOSS, make_mesh(jax.devices()[:1])))
+    gradients_of = jax.jit(make_gradients(ASTRA(still), LOSS, make_mesh(jax.devices()[:1])))
     gradients, values = gradients_of(params, batch, jax.random.key(0))
     loss = total_loss(twin, torch_batch(batch))
     loss.backward()
@@ -215,10 +212,10 @@ FULL = pytest.mark.parametrize(
 @pytest.mark.slow
 @FULL
 def test_at_full_size_the_twin_predicts_what_ours_does(variant, parameters):
-    model = ModelConfig.from_config(load_config(f"configs/astra.py:{variant}"))
+    model = settings_of(load_config(f"configs/astra.py:{variant}")).model
     twin = make_twin(model)
     assert sum(p.numel() for p in twin.parameters()) == parameters
     assert_same_predictions(params_of(twin, model), twin, model, clips=1)
-    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(1))
+    params = jax.jit(ASTRA(model).initial_params)(jax.random.key(1))
     twin.load_state_dict(to_state_dict(params, model), strict=True)
     assert_same_predictions(params, twin, model, clips=1)

@@ -71,7 +71,7 @@ class UncertaintyHead(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        dim, outputs, dropout = sizes.dim, sizes.classes + 1, sizes.head_dropout
+        dim, outputs, dropout = sizes.dim, sizes.num_classes + 1, sizes.head_dropout
         self.shared_head = nn.Sequential(*_dense(dim, dim, dropout), *_dense(dim, dim, dropout))
         self.mean_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, outputs))
         self.logvar_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, outputs))
@@ -90,7 +90,7 @@ def _dense(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:
 
 def _plain_head(sizes: Sizes) -> Head:
     dim, rate = sizes.dim, sizes.head_dropout
-    return Head(*_dense(dim, dim, rate), nn.Dropout(rate), nn.Linear(dim, sizes.classes + 1))
+    return Head(*_dense(dim, dim, rate), nn.Dropout(rate), nn.Linear(dim, sizes.num_classes + 1))
 
 
 class HierarchicalEncoder(nn.Module):
@@ -108,7 +108,7 @@ class HierarchicalEncoder(nn.Module):
     def forward(
         self, streams: list[Float[Tensor, "clip _ dim"]]
     ) -> Float[Tensor, "clip token dim"]:
-        """All tokens, encoded, the streams one behind the other."""
+        """All tokens, encoded, the streams one after the other."""
         for i, layer in enumerate(self.layers):
             streams = _by_segments(layer, streams, 2 ** (len(self.layers) - 1 - i))
         return torch.cat(streams, dim=1)

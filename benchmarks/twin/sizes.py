@@ -28,7 +28,7 @@ class Sizes:
     widths: tuple[int, ...]
     audio: AudioSizes | None
     positions: int
-    classes: int
+    num_classes: int
     dim: int
     heads: int
     feed_forward: int
