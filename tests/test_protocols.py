@@ -1,19 +1,16 @@
 """Protocol P2: training on all labelled matches, predictions for a challenge without labels."""
 
-import dataclasses
 import json
 import shutil
 import zipfile
 from pathlib import Path
 
-from helpers.components import SHARED, on_one_device
-from helpers.linear import Linear
+from helpers.runs import LINEAR
 
 from astra_jax.cli.main import main
 from astra_jax.config.load import load_config
 from astra_jax.data.simulation.writer import SimulationSpec, write_matches
 
-COMPONENTS = on_one_device(dataclasses.replace(SHARED, make_model=Linear))
 CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'challenge.py'}:demo"
 SMALL = {
     "simulation.train_matches": 1,
@@ -39,7 +36,7 @@ def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(tmp_pat
     # Training does without any file of the challenge's matches.
     shutil.move(root / "simulated" / "test", tmp_path / "kept")
     training = ["train", "--config", CONFIG, "--workdir", str(workdir), *overrides]
-    assert main(training, COMPONENTS) == 0
+    assert main(training, LINEAR) == 0
     shutil.move(tmp_path / "kept", root / "simulated" / "test")
     assert "2 match(es)" in capsys.readouterr().err  # train and valid
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -47,7 +44,7 @@ def test_the_challenge_is_predicted_by_the_last_epoch_without_its_labels(tmp_pat
     assert json.loads((workdir / "summary.json").read_text())["best_epoch"] == 2
 
     evaluation = ["evaluate", "--workdir", str(workdir), "--split", "challenge"]
-    assert main([*evaluation, "--out", str(out)], COMPONENTS) == 0
+    assert main([*evaluation, "--out", str(out)], LINEAR) == 0
     assert "nothing is scored" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {"results", "results.zip", "provenance.json"}
     assert json.loads((out / "provenance.json").read_text())["step"] == lines[-1]["step"]

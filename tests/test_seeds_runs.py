@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.components import SHARED, on_one_device
-from helpers.linear import Linear
+from helpers.runs import LINEAR
 from helpers.tiny import VALID, tiny_config, write_data
 from ml_collections import ConfigDict
 
@@ -29,7 +28,6 @@ from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.seeds import train_seeds
 from astra_jax.training.loop import Trainer
 
-COMPONENTS = dataclasses.replace(on_one_device(SHARED), make_model=Linear)
 HERE = Path(__file__).parent
 SHORT = ("--config.training.epochs=1", "--config.optimizer.warmup_epochs=0")
 
@@ -84,7 +82,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         return runs.train(config, *args, **kwargs)
 
     first, both = (
-        train_seeds(short_config(root), seeds, "test", workdir, COMPONENTS, train=noting)
+        train_seeds(short_config(root), seeds, "test", workdir, LINEAR, train=noting)
         for seeds in ([1], [2, 1])
     )
     return Done(root, workdir, first, both, trained)
@@ -144,7 +142,7 @@ def test_the_same_command_again_computes_nothing(done, copied, capsys):
     def computed(*args: object) -> None:
         raise AssertionError
 
-    nothing = dataclasses.replace(COMPONENTS, make_trainer=computed, compile_apply=computed)
+    nothing = dataclasses.replace(LINEAR, make_trainer=computed, compile_apply=computed)
     assert main(command(done.root, copied, "--seeds", "2,1"), nothing) == 0
     assert json.loads((copied / "seeds.json").read_text()) == done.both
     title, *rows = capsys.readouterr().out.splitlines()
@@ -216,7 +214,7 @@ def test_data_that_lie_elsewhere_and_a_list_that_changed_count_for_finished_seed
     (root / "new.txt").write_text("league/season/E - F\n")
     config = short_config(root)
     config.data.splits.test = "new.txt"
-    train_seeds(config, [1], "test", copied, COMPONENTS)
+    train_seeds(config, [1], "test", copied, LINEAR)
     results = copied / "seed_1" / "test" / "results"
     assert {path.parent.name for path in results.rglob("*.json")} == {"E - F"}
 
@@ -265,7 +263,7 @@ class ToldAtTheEnd(Trainer):
 def test_a_signal_skips_the_seeds_that_are_left(done, tmp_path, capsys):
     """It comes after the last step: too late to stop the run, and nothing comes after it."""
     workdir = tmp_path / "run"
-    told = dataclasses.replace(COMPONENTS, make_trainer=ToldAtTheEnd)
+    told = dataclasses.replace(LINEAR, make_trainer=ToldAtTheEnd)
     assert main(command(done.root, workdir, "--seeds", "1,2"), told) == 143
     assert "ended by SIGTERM: the same command again" in capsys.readouterr().err
     assert {path.name for path in workdir.iterdir()} == {"seed_1"}
