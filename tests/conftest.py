@@ -53,5 +53,7 @@ def compile_once(compiled_folder: Path) -> Iterator[None]:
 @pytest.fixture
 def orbax_may_complain() -> Iterator[None]:
     """For tests in which Orbax fails: what it leaves is taken away, with its complaints, here."""
+    gc.freeze()  # what was there before needn't be looked through: that takes long in a session
     yield
     gc.collect()
+    gc.unfreeze()
