@@ -1,6 +1,6 @@
 """The control of docs/small_data.md: a two-layer convolution on a config's clips and targets.
 
-Run:  python benchmarks/convolution_control.py --root COMMENTARY [--seeds 1 2 3] [--split held_out]
+Run:  python experiments/convolution_control.py --root COMMENTARY [--seeds 1 2 3] [--split held_out]
 
 Same clips, targets, losses, windows and suppression as ASTRA's: kernels of 9 output positions, the
 raw columns beside the last layer, Adam at 1e-3 falling to 0 on a cosine. Scored by the
@@ -11,6 +11,7 @@ What ASTRA doesn't learn and this does isn't the data's fault.
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,28 +24,26 @@ from small_data import FOLDS
 
 from astra_jax.config.load import load_config
 from astra_jax.data.halves import Half
-from astra_jax.data.index import index_halves
-from astra_jax.data.normalization import Normalizations, normalized
-from astra_jax.data.normalization import measure as measure_sources
+from astra_jax.data.index import index_halves, read_labels
+from astra_jax.data.normalization import Normalizations, measure_normalizations, normalize
 from astra_jax.data.pipeline import TrainingStream
-from astra_jax.data.sources import DataSpec
-from astra_jax.data.splits import load_split
+from astra_jax.devices import make_mesh
 from astra_jax.evaluation.metrics import average_maps
-from astra_jax.formats.soccernet_labels import read_raw_annotations
-from astra_jax.model import Predictions
-from astra_jax.model.layers import clock
-from astra_jax.spotting.inference import Predictor
+from astra_jax.model import Predictions, SpottingModel
+from astra_jax.model.layers import step_times
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.prepare import matches_of
+from astra_jax.runs.settings import Settings, resolve
+from astra_jax.spotting.inference import Forward, Predictor, compile_apply
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.losses import LossConfig, losses
+from astra_jax.training.losses import losses
 
 LOGIT_AT_START = -4.0
 
 
-class Convolution(nn.Module):
+class Convolution(SpottingModel):
     """Sources side by side at the output rate, two convolutions, called like `ASTRA`."""
 
-    positions: int
-    classes: int
     channels: int = 64
     kernel: int = 9
 
@@ -52,12 +51,9 @@ class Convolution(nn.Module):
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips."""
         del train
-        columns = self.classes + 1
+        columns, positions = self.config.num_classes + 1, self.config.positions
         x = jnp.concatenate(
-            [
-                rows[:, _row_of_position(rows.shape[1], self.positions)]
-                for rows in inputs["features"]
-            ],
+            [rows[:, _row_of_position(rows.shape[1], positions)] for rows in inputs["features"]],
             axis=-1,
         )
         hidden = nn.relu(nn.Conv(self.channels, (self.kernel,))(x))
@@ -70,7 +66,7 @@ class Convolution(nn.Module):
 
 def _row_of_position(rows: int, positions: int) -> np.ndarray:
     """The row of a source in which each output position of a clip lies."""
-    return np.searchsorted(clock(rows, positions), np.arange(positions), side="right") - 1
+    return np.searchsorted(step_times(rows, positions), np.arange(positions), side="right") - 1
 
 
 def _prior(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -80,12 +76,9 @@ def _prior(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
     return bias.at[0].set(-LOGIT_AT_START)
 
 
-def train(config: ConfigDict, halves: list[Half], steps: int) -> tuple[nn.Module, Any]:
+def train(settings: Settings, halves: list[Half], steps: int) -> tuple[SpottingModel, Any]:
     """The model and its parameters after `steps`."""
-    model = Convolution(
-        int(config.clip.seconds * config.clip.positions_per_second), len(config.data.classes)
-    )
-    loss_config = LossConfig.from_config(config)
+    model = Convolution(settings.model)
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
 
     @partial(jax.jit, donate_argnums=0)
@@ -96,7 +89,7 @@ def train(config: ConfigDict, halves: list[Half], steps: int) -> tuple[nn.Module
                 batch["class_targets"],
                 batch["displacements"],
                 batch["displacement_mask"],
-                loss_config,
+                settings.loss,
             ).total
 
         params, moments = state
@@ -104,23 +97,24 @@ def train(config: ConfigDict, halves: list[Half], steps: int) -> tuple[nn.Module
         return optax.apply_updates(params, updates), moments
 
     state = None
-    for batch in TrainingStream(halves, config).batches(0, steps):
+    for batch in TrainingStream(halves, settings.stream).batches(0, steps):
         if state is None:
-            params = model.init(jax.random.key(config.seed), batch)["params"]
+            params = model.init(jax.random.key(settings.seed), batch)["params"]
             state = params, optimizer.init(params)
         state = step(state, batch)
     return model, jax.device_get(state[0])
 
 
 def predict(
-    config: ConfigDict, model: nn.Module, params: Any, split: str, norms: Normalizations
+    settings: Settings, model: SpottingModel, params: Any, split: str, norms: Normalizations
 ) -> tuple[Any, Any]:
     """Labels and predictions of a split's matches."""
-    spec = DataSpec.from_config(config.data)
-    matches = load_split(config.data.splits.to_dict().get(split, split), config.data.root)
-    halves = normalized(index_halves(spec, matches, labelled=False), norms)
-    labels = {m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches}
-    return labels, predict_matches(Predictor(config, model, params), halves, spec.classes)
+    matches = matches_of(settings, split)
+    halves = normalize(index_halves(settings.data, matches, labelled=False), norms)
+    forward = Forward(compile_apply(model), params, make_mesh())
+    predictor = Predictor(settings.inference, [(forward, halves)])
+    found = predict_matches(predictor, halves, settings.data.classes)
+    return read_labels(settings.data, matches), found
 
 
 def measure(
@@ -128,16 +122,15 @@ def measure(
 ) -> list[float]:
     """Loose and tight Average-mAP of all folds' matches together, in per cent, and seconds."""
     labels, found, seconds = {}, {}, 0.0
+    settings = Settings.from_config(resolve(config, RunFolder(Path())))  # no run's folder
     for trained_on, split in folds.values():
-        spec = DataSpec.from_config(config.data)
-        train_split = trained_on or config.data.splits.train
-        halves = index_halves(spec, load_split(train_split, config.data.root))
-        norms = measure_sources(halves)
+        halves = index_halves(settings.data, matches_of(settings, trained_on or "train"))
+        norms = measure_normalizations(halves)
         started = time.monotonic()
-        model, params = train(config, normalized(halves, norms), steps)
+        model, params = train(settings, normalize(halves, norms), steps)
         seconds += (time.monotonic() - started) / len(folds)
         for whole, part in zip(
-            (labels, found), predict(config, model, params, split, norms), strict=True
+            (labels, found), predict(settings, model, params, split, norms), strict=True
         ):
             whole.update(part)
     blocks = average_maps(labels, found, ("loose", "tight"), config.data.classes)

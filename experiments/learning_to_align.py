@@ -1,6 +1,6 @@
 """How fast a small ASTRA learns with uniform and with sinusoidal codes.
 
-Run:  python benchmarks/learning_to_align.py --root DIR [--steps 1500]
+Run:  python experiments/learning_to_align.py --root DIR [--steps 1500]
 
 Trains the demo's model twice on the demo's simulated matches in DIR (written there where it is
 empty), without audio, augmentation or mixup and with the published start but for the codes, and
@@ -18,14 +18,11 @@ from astra_jax.config.load import load_config
 from astra_jax.data.index import index_halves
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.simulation.writer import SimulationSpec, write_matches
-from astra_jax.data.sources import DataSpec
-from astra_jax.data.splits import load_split
-from astra_jax.devices import batch_sharding, make_mesh, put_batch
-from astra_jax.model import ModelConfig
-from astra_jax.training.losses import LossConfig
-from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import init_state
-from astra_jax.training.step import make_train_step
+from astra_jax.devices import batch_sharding, put_batch
+from astra_jax.runs.components import USUAL, build
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.prepare import matches_of
+from astra_jax.runs.settings import Settings, resolve
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.py"
 EVERY = 100
@@ -44,21 +41,23 @@ def config_of(root: str, codes: str, steps: int) -> ConfigDict:
     return config
 
 
+def settings_of(config: ConfigDict) -> Settings:
+    """What a run of `config` would use; nothing is written of these trainings."""
+    return Settings.from_config(resolve(config, RunFolder(Path())))
+
+
 def curve(config: ConfigDict, steps: int) -> list[float]:
     """The focal loss of every hundred steps."""
-    spec = DataSpec.from_config(config.data)
-    halves = index_halves(spec, load_split(config.data.splits.train, config.data.root))
-    stream = TrainingStream(halves, config)
-    config.training.epochs = max(2, -(-steps // stream.steps_per_epoch))
-    optimizer = make_optimizer(config, stream.steps_per_epoch)
-    mesh, model = make_mesh(), ModelConfig.from_config(config)
-    state = init_state(model, optimizer, config.seed, mesh)
-    step = make_train_step(
-        model, LossConfig.from_config(config), optimizer, stream.steps_per_epoch, config.seed, mesh
+    settings = settings_of(config)
+    stream = TrainingStream(
+        index_halves(settings.data, matches_of(settings, "train")), settings.stream
     )
+    config.training.epochs = max(2, -(-steps // stream.steps_per_epoch))
+    run = build(settings_of(config), stream.steps_per_epoch, USUAL)
+    state, sharding = run.state, batch_sharding(run.mesh)
     losses, means = [], []
     for batch in stream.batches(0, steps):
-        state, values = step(state, put_batch(batch, batch_sharding(mesh)))
+        state, values = run.step(state, put_batch(batch, sharding))
         losses.append(values.losses[1])
         if len(losses) == EVERY:
             means.append(100 * float(np.mean(jax.device_get(losses))))
@@ -73,7 +72,8 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="folder of the demo's simulated matches")
     parser.add_argument("--steps", type=int, default=1500)
     args = parser.parse_args()
-    write_matches(Path(args.root), SimulationSpec.from_config(load_config(str(DEMO)).simulation))
+    simulation = load_config(str(DEMO)).simulation.to_dict()
+    write_matches(Path(args.root), SimulationSpec.from_config(simulation))
     curves = {
         codes: curve(config_of(args.root, codes, args.steps), args.steps)
         for codes in ("uniform", "sinusoidal")

@@ -1,6 +1,6 @@
 """What attention, activations and gradients do in the first steps: two figures of small_data.md.
 
-Run:  python benchmarks/look_inside.py --root COMMENTARY --out docs [--steps 1400]
+Run:  python experiments/look_inside.py --root COMMENTARY --out docs [--steps 1400]
 
 Trains the variants below of configs/commentary.py, all with the focal loss, and prints, every
 hundred steps, where the decoder's first cross-attention looks (share of its weight within 2 s of
@@ -24,22 +24,20 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 from small_data import config_of
 
-from astra_jax.data.index import index_halves
-from astra_jax.data.normalization import measure, normalized
-from astra_jax.data.pipeline import TrainingStream
-from astra_jax.data.sources import DataSpec
-from astra_jax.data.splits import load_split
-from astra_jax.devices import batch_sharding, make_mesh, put_batch
+from astra_jax.devices import batch_sharding, put_batch
 from astra_jax.model import ASTRA, ModelConfig
-from astra_jax.model.layers import clock
+from astra_jax.model.layers import step_times
+from astra_jax.runs.components import USUAL, build
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.prepare import prepare
+from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.losses import LossConfig, losses
-from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import init_state
-from astra_jax.training.step import make_train_step
 
 COMPARED = ("published_start", "no_shortcut", "committed")
 EVERY = 100
 NEAR_SECONDS = 2
+NO_FOLDER = RunFolder(Path())
+"""Nothing is written of these trainings."""
 
 
 def _with_weights(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -50,10 +48,10 @@ def _with_weights(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
 
 
 def token_times(config: ModelConfig) -> Float[np.ndarray, " token"]:
-    """When each token of the sources begins, in output positions, streams one behind the other."""
+    """When each token of the sources begins, in output positions, streams one after the other."""
     return np.concatenate(
         [
-            np.repeat(clock(source.rows, config.positions), len(source.widths))
+            np.repeat(step_times(source.rows, config.positions), len(source.widths))
             for source in config.sources
         ]
     )
@@ -100,19 +98,20 @@ def gradient_norms(config: ModelConfig, loss_config: LossConfig, params: Any, ba
     return {name: size(part) for name, part in gradients.items()}
 
 
+def settings_of(config: ConfigDict) -> Settings:
+    """What a run of `config` would use."""
+    return Settings.from_config(resolve(config, NO_FOLDER))
+
+
 def look(
     name: str, config: ConfigDict, steps: int
 ) -> tuple[list[Float[np.ndarray, "position token"]], list[float]]:
     """Trains and prints; the attention before and after, the losses of every hundred steps."""
-    spec = DataSpec.from_config(config.data)
-    halves = index_halves(spec, load_split(config.data.splits.train, config.data.root))
-    halves = normalized(halves, measure(halves))
-    stream = TrainingStream(halves, config)
-    model, loss_config = ModelConfig.from_config(config), LossConfig.from_config(config)
-    optimizer = make_optimizer(config, stream.steps_per_epoch)
-    mesh = make_mesh()
-    state = init_state(model, optimizer, config.seed, mesh)
-    step = make_train_step(model, loss_config, optimizer, stream.steps_per_epoch, config.seed, mesh)
+    settings = settings_of(config)
+    model, loss_config = settings.model, settings.loss
+    stream = prepare(settings, NO_FOLDER, ASTRA(model)).stream
+    run = build(settings, stream.steps_per_epoch, USUAL)
+    state, sharding = run.state, batch_sharding(run.mesh)
     rate = config.clip.positions_per_second
     distance = np.abs(np.arange(model.positions)[:, None] - token_times(model)[None])
     maps, curve, values, looked_at = [], [], [], None
@@ -133,7 +132,7 @@ def look(
             curve += [loss] if values else []
             values = []
         if number < steps:
-            state, told = step(state, put_batch(batch, batch_sharding(mesh)))
+            state, told = run.step(state, put_batch(batch, sharding))
             values.append(told.losses[1])
     return [maps[0], maps[-1]], curve
 
@@ -179,7 +178,7 @@ def main() -> None:
         config = config_of(name, 1, args.root)
         config.loss.focal = True  # one loss for all curves
         maps[name], curves[name] = look(name, config, args.steps)
-        times[name] = token_times(ModelConfig.from_config(config))
+        times[name] = token_times(settings_of(config).model)
     args.out.mkdir(parents=True, exist_ok=True)
     draw_losses(curves, args.out / "small_data_loss.png")
     draw_attention(maps, config.clip.seconds, times, args.out / "small_data_attention.png")

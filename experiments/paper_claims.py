@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from astra_jax import runs
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.load import load_config
-from astra_jax.config.simulated import default_config
+from astra_jax.config.simulated import simulated_matches
 from astra_jax.data.simulation.writer import (
     JITTERED_CLASSES,
     SimulationSpec,
@@ -236,9 +236,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     args = parser.parse_args()
     root = args.out / "matches"
-    config = default_config()
-    config.update(MATCHES)
-    write_matches(root, SimulationSpec.from_config(config))
+    spec = SimulationSpec.from_config(simulated_matches().to_dict() | MATCHES)
+    write_matches(root, spec)
     for experiment in args.experiments:
         found: dict[str, list[Path]] = {arm: [] for arm in EXPERIMENTS[experiment]}
         for seed in args.seeds:

@@ -1,6 +1,6 @@
 """What makes ASTRA learn from little, weak data: the table of docs/small_data.md.
 
-Run:  python benchmarks/small_data.py --root COMMENTARY --out DIR [--seeds 1 2] [--variants ...]
+Run:  python experiments/small_data.py --root COMMENTARY --out DIR [--seeds 1 2] [--variants ...]
 
 Trains variants of configs/commentary.py, each with one cause taken away or changed, by
 cross-validation within the training matches: on 60 of train.txt, scored on the other 20, twice, the
@@ -25,21 +25,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from astra_jax import runs
+from astra_jax.config.clock import CLOCK_PATTERN
 from astra_jax.config.load import load_config
-from astra_jax.data import clock, normalization
 from astra_jax.data.clips import read_clip
-from astra_jax.data.index import index_halves
-from astra_jax.data.sources import DataSpec
-from astra_jax.data.splits import load_split
-from astra_jax.data.targets import TargetSpec
-from astra_jax.devices import make_mesh, replicated
+from astra_jax.data.index import index_halves, read_labels
+from astra_jax.data.normalization import normalize
 from astra_jax.evaluation.metrics import average_maps
-from astra_jax.formats.soccernet_labels import read_raw_annotations
 from astra_jax.formats.soccernet_results import read_predictions
-from astra_jax.model import ASTRA
-from astra_jax.model.initial_values import abstract_params
-from astra_jax.runs.prepare import model_of
-from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.runs.components import USUAL
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.members import open_members
+from astra_jax.runs.prepare import matches_of, normalizations_of
+from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.losses import classification_loss
 
 CONFIG = Path(__file__).parents[1] / "configs" / "commentary.py"
@@ -56,12 +53,12 @@ FOLDS = {
 def _each_source(**keys: Any) -> Callable[[Any], Any]:
     """A change of `data.sources`: these keys in every one but the clock."""
     return lambda sources: tuple(
-        source if source["pattern"] == clock.PATTERN else {**source, **keys} for source in sources
+        source if source["pattern"] == CLOCK_PATTERN else {**source, **keys} for source in sources
     )
 
 
 def _without_clock(sources: Any) -> Any:
-    return tuple(source for source in sources if source["pattern"] != clock.PATTERN)
+    return tuple(source for source in sources if source["pattern"] != CLOCK_PATTERN)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -114,23 +111,18 @@ def _value(config: ConfigDict, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def validation_losses(config: ConfigDict, workdir: Path, split: str) -> tuple[float, float]:
-    """Cross-entropy and focal loss x 100 on the clips of a split that don't overlap."""
-    spec = DataSpec.from_config(config.data)
-    matches = load_split(config.data.splits.to_dict().get(split, split), config.data.root)
-    halves = normalization.normalized(
-        index_halves(spec, matches), normalization.load(workdir / normalization.FILE_NAME)
+def validation_losses(workdir: Path, split: str) -> tuple[float, float]:
+    """Cross-entropy and focal loss x 100 of a run on the clips of a split that don't overlap."""
+    (run,) = open_members([workdir], (), USUAL)
+    settings, model = run.settings, run.model
+    _, params = run.restore()
+    halves = normalize(
+        index_halves(settings.data, matches_of(settings, split)), normalizations_of(run.folder, ())
     )
-    model_config = model_of(config)
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        _, params = checkpoints.restore_best(abstract_params(model_config, replicated(make_mesh())))
-    targets = TargetSpec.from_config(config, len(spec.classes))
+    targets, seconds = settings.stream.targets, settings.stream.clip.seconds
     starts = [
-        (half, start)
-        for half in halves
-        for start in np.arange(0, half.seconds - config.clip.seconds, config.clip.seconds)
+        (half, start) for half in halves for start in np.arange(0, half.seconds - seconds, seconds)
     ]
-    model = ASTRA(model_config)
 
     @jax.jit
     def loss(params, batch):
@@ -153,7 +145,7 @@ def train_and_predict(config: ConfigDict, workdir: Path, split: str) -> dict[str
         with contextlib.redirect_stderr(io.StringIO()):
             seconds = runs.train(config, workdir)["seconds"]
             runs.evaluate(workdir, split, workdir / SCORED)
-        entropy, focal = validation_losses(config, workdir, split)
+        entropy, focal = validation_losses(workdir, split)
         summary.write_text(json.dumps({"entropy": entropy, "focal": focal, "seconds": seconds}))
     return json.loads(summary.read_text())
 
@@ -175,11 +167,9 @@ def measure(
             # Without a validation split the last epoch predicts: nothing is chosen on the fold.
             config.data.splits.train, config.data.splits.valid = trained_on, ""
         rows.append(train_and_predict(config, workdir, split))
-        matches = load_split(config.data.splits.to_dict().get(split, split), args.root)
-        spec = DataSpec.from_config(config.data)
-        labels |= {
-            m: read_raw_annotations(spec.labels_root / m / spec.labels_file) for m in matches
-        }
+        settings = Settings.from_config(resolve(config, RunFolder(workdir)))
+        matches = matches_of(settings, split)
+        labels |= read_labels(settings.data, matches) or {}
         found |= read_predictions(workdir / SCORED / "results.zip", matches)
     blocks = average_maps(labels, found, ("loose", "tight"), config.data.classes)
     scores = {name: 100 * block["a_mAP"] for name, block in blocks.items()}
