@@ -25,8 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.kills import Aim, Event, Hit, WatchedRun, end_faults, history_faults
+from helpers.processes import ROOT
 
-DEMO = Path(__file__).parents[1] / "configs" / "demo.py"
+DEMO = ROOT / "configs" / "demo.py"
 ARGUMENTS = (
     "--config.training.epochs=6",
     "--config.training.validate_every_epochs=1",
