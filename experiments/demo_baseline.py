@@ -1,6 +1,6 @@
 """Two yardsticks for the demo: a tuned logistic regression, and an oracle that knows the patterns.
 
-Run:  python benchmarks/demo_baseline.py --root DIR [--split test] [--skip baseline | oracle]
+Run:  python experiments/demo_baseline.py --root DIR [--split test] [--skip baseline | oracle]
 
 DIR holds simulated matches, as the demo leaves them under its data root; an empty or missing
 folder is filled with the demo's. The baseline sees the rows (embeddings and the second's mean
@@ -24,10 +24,21 @@ from tqdm import tqdm
 
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.defaults import paper
+from astra_jax.config.simulated import (
+    FRAMES_PER_SECOND,
+    SIMULATED_SPLITS,
+    simulated_data,
+    simulated_matches,
+)
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
-from astra_jax.data.simulation import writer as simulation
+from astra_jax.data.simulation.writer import (
+    SPEC_FILE,
+    SimulationSpec,
+    read_spec,
+    write_matches,
+)
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.splits import load_split
 from astra_jax.data.targets import event_positions
@@ -62,7 +73,7 @@ class Observed:
         events = self.half.events
         at = event_positions(events.milliseconds, POSITIONS_PER_SECOND)
         for offset in range(-radius, radius + 1):
-            marks[np.clip(at + offset, 0, positions - 1), events.classes] = True
+            marks[np.clip(at + offset, 0, positions - 1), events.class_ids] = True
         return marks
 
     def windows(self, phase: int) -> Float[np.ndarray, "row column"]:
@@ -114,9 +125,9 @@ def data_spec(root: Path) -> DataSpec:
     """Where simulated matches under `root` have their files."""
     data = paper().data
     with data.ignore_type():
-        data.update(simulation.data_config())
+        data.update(simulated_data())
         data.root = str(root)
-    return DataSpec.from_config(data)
+    return DataSpec.from_config(data.to_dict())
 
 
 def observe(root: Path, split: str) -> list[Observed]:
@@ -125,8 +136,8 @@ def observe(root: Path, split: str) -> list[Observed]:
     for half in index_halves(data_spec(root), load_split(str(root / f"{split}.txt"))):
         seconds = int(half.seconds)
         rows, _ = half.read_source(0, 0, seconds)
-        frames, _ = half.read_mel_power(0, seconds * simulation.FRAMES_PER_SECOND)
-        sound = power_to_db(frames).reshape(seconds, simulation.FRAMES_PER_SECOND, -1).mean(1)
+        frames, _ = half.read_mel_power(0, seconds * FRAMES_PER_SECOND)
+        sound = power_to_db(frames).reshape(seconds, FRAMES_PER_SECOND, -1).mean(1)
         observed.append(Observed(half, np.concatenate([rows, sound], axis=1)))
     return observed
 
@@ -134,7 +145,7 @@ def observe(root: Path, split: str) -> list[Observed]:
 def evaluate(
     root: Path, observed: Sequence[Observed], score: Callable[[Observed], Scores]
 ) -> dict[str, float]:
-    """Tight and loose Average-mAP of dense scores behind the demo's suppression."""
+    """Tight and loose Average-mAP of dense scores after the demo's suppression."""
     predictions: dict[str, list[dict[str, str]]] = {o.half.match: [] for o in observed}
     for each in observed:
         spots = suppress(score(each), SuppressionSpec(positions_per_second=POSITIONS_PER_SECOND))
@@ -169,13 +180,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--root", type=Path, required=True, help="folder of the simulated matches")
-    parser.add_argument("--split", default="test", choices=simulation.SPLITS)
+    parser.add_argument("--split", default="test", choices=SIMULATED_SPLITS)
     parser.add_argument("--skip", choices=("baseline", "oracle"))
     args = parser.parse_args()
-    if not (args.root / simulation.SPEC_FILE).exists():
-        demo = simulation.SimulationSpec.from_config(simulation.default_config())
-        simulation.write_matches(args.root, demo)
-    spec = simulation.read_spec(args.root)
+    if not (args.root / SPEC_FILE).exists():
+        write_matches(args.root, SimulationSpec.from_config(simulated_matches().to_dict()))
+    spec = read_spec(args.root)
     judged = observe(args.root, args.split)
     if args.skip != "baseline":
         start = time.perf_counter()

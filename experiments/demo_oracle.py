@@ -1,7 +1,7 @@
 """An oracle for simulated matches: it knows the patterns, the noise and the event rates.
 
 For each class, visibility and position it computes the log likelihood ratio of
-"this event happened here" against "nothing happened" (matched filter behind the inverse noise
+"this event happened here" against "nothing happened" (matched filter after the inverse noise
 covariance) and adds the log of the prior rate. Events are explained away one after the other, as
 their patterns overlap; the score of a spot is its posterior among the alternatives nearby.
 """
@@ -139,7 +139,7 @@ def _pattern(
     """What one event adds to the rows around its own: embeddings, then decibels of the second."""
     event = HalfEvents(
         seconds=np.array([_REACH + phase]),
-        classes=np.array([action]),
+        class_ids=np.array([action]),
         visible=np.array([visible]),
         at_home=np.array([True]),
     )
