@@ -133,7 +133,7 @@ def _aim_again(targets: list[str], hit: Counter) -> None:
 def table(hits: Sequence[Hit], faults: Sequence[str], pace: Pace, seed: int) -> str:
     """The Markdown that docs/reliability.md takes."""
     phases = Counter(hit.phase for hit in hits)
-    command = shlex.join(["python", "-m", "helpers.kill_run", *sys.argv[1:]])
+    command = "PYTHONPATH=tests " + shlex.join(["python", "-m", "helpers.kill_run", *sys.argv[1:]])
     rows = [
         f"| {number} | {hit.phase} | {_text(hit.resumed)} | {_text(hit.step)} | "
         f"{'; '.join(hit.left) or 'nothing'} |"
