@@ -22,9 +22,9 @@ def test_annotations_are_read_per_half_in_order_of_time(tmp_path):
     write_labels(tmp_path, rows)
     events = read_annotations(tmp_path / "Labels-v2.json", CLASSES)
     assert events[1].milliseconds.tolist() == [20, 30500]
-    assert events[1].classes.tolist() == [1, 10]
+    assert events[1].class_ids.tolist() == [1, 10]
     assert events[1].visible.tolist() == [True, False]
-    assert events[2].classes.tolist() == [13] and len(events[2]) == 1
+    assert events[2].class_ids.tolist() == [13] and len(events[2]) == 1
 
 
 def test_unknown_labels_are_an_error_or_skipped_with_a_line_in_the_log(tmp_path, caplog):

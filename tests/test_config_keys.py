@@ -145,7 +145,7 @@ def test_every_field_of_the_settings_is_read() -> None:
     assert {kind.__name__ for kind in found} >= {
         *("Settings", "SimulationSpec", "SignalSpec", "DataSpec", "SourceSpec", "AudioSpec"),
         *("StreamConfig", "ClipConfig", "TargetSpec", "MixupConfig", "ModelConfig"),
-        *("SourceConfig", "AudioConfig", "LossConfig", "OptimizerConfig", "TrainingConfig"),
+        *("SourceShape", "VGGishConfig", "LossConfig", "OptimizerConfig", "TrainingConfig"),
         *("InferenceConfig", "SuppressionSpec", "TrackersConfig"),
     }
     assert {kind.__name__: unread(kind) for kind in found if unread(kind)} == {}

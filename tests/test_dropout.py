@@ -11,7 +11,7 @@ from flax import linen as nn
 from helpers.models import random_like, settings_of
 
 from astra_jax.config import paper
-from astra_jax.model import ASTRA, ModelConfig, SourceConfig
+from astra_jax.model import ASTRA, ModelConfig, SourceShape
 from astra_jax.model.interface import example_inputs
 from astra_jax.model.transformer import EncoderLayer
 
@@ -58,7 +58,7 @@ def test_the_configs_dropout_is_that_of_every_site_in_the_transformer(rate):
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
-    source = SourceConfig(4, (3,))
+    source = SourceShape(4, (3,))
     config = ModelConfig((source,), positions=4, dim=64, heads=2, feed_forward=64, dropout=0.4)
     dropped = []
 

@@ -146,7 +146,7 @@ def test_predictions_are_averaged_before_they_land(
         dense = place_scores(mean, starts.astype(np.int64), 2 * SECONDS, 2.0)
         spots = suppress(dense.scores, loaded_full[2].suppression)
         found = spots_to_predictions(spots, number + 1, CLASSES, 2.0)
-        sigma = dense.sigma_seconds[spots.positions, spots.classes]
+        sigma = dense.sigma_seconds[spots.positions, spots.class_ids]
         expected += [
             spot | {"sigma_seconds": f"{s:.6g}"} for spot, s in zip(found, sigma, strict=True)
         ]
@@ -210,7 +210,7 @@ def test_a_member_whose_rows_end_earlier_goes_on_with_its_last(
             assert len(both.dense_scores(half).scores) == 2 * SECONDS
             found.append(both.spots(half))
     for spots in found[1:]:
-        for name in ("classes", "positions", "scores", "sigma_seconds"):
+        for name in ("class_ids", "positions", "scores", "sigma_seconds"):
             np.testing.assert_array_equal(getattr(found[0], name), getattr(spots, name))
     assert found[0].positions.max() > 2 * 112
 

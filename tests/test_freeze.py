@@ -17,14 +17,14 @@ from astra_jax.config.load import load_config
 from astra_jax.config.saved import from_json, to_json
 from astra_jax.devices import make_mesh, replicated
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, AudioConfig, Predictions, SpottingModel, abstract_params
+from astra_jax.model import ASTRA, Predictions, SpottingModel, VGGishConfig, abstract_params
 from astra_jax.training.freezing import check_freeze, combine, partition
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
 
-AUDIO = AudioConfig(frames=64, mels=16, segment_frames=16, channels=(2,) * 6, hidden=8)
+AUDIO = VGGishConfig(frames=64, mels=16, segment_frames=16, channels=(2,) * 6, hidden=8)
 OF_ASTRA = ("source_0/*", "*/queries", "displacement_head/*/kernel")
 FREEZE = ("first/*", "*d/kernel")
 PARAMS = {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}

@@ -18,7 +18,7 @@ from astra_jax.config import paper
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.saved import differences, from_json
 from astra_jax.errors import UserError
-from astra_jax.model import AudioConfig, Predictions, SpottingModel
+from astra_jax.model import Predictions, SpottingModel, VGGishConfig
 from astra_jax.runs.components import Components
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.import_torch import config_of
@@ -112,7 +112,7 @@ def test_the_published_model_has_the_papers_config_in_float32():
 
 def test_audio_of_another_rate_is_refused():
     with pytest.raises(UserError, match="51 segments of audio, where 52 fit"):
-        config_of(dataclasses.replace(published(), audio=AudioConfig(frames=51 * 96)), CLASSES)
+        config_of(dataclasses.replace(published(), audio=VGGishConfig(frames=51 * 96)), CLASSES)
 
 
 def test_a_model_without_audio_uncertainty_and_augmentation(tmp_path):

@@ -54,7 +54,7 @@ def test_without_labels_no_label_file_is_needed(tmp_path):
 
 def test_other_class_lists_are_followed(tmp_path):
     write_match(tmp_path, annotations=[annotation(1, 5, "PASS")])
-    assert index(tmp_path, classes=("DRIVE", "PASS"))[0].events.classes.tolist() == [1]
+    assert index(tmp_path, classes=("DRIVE", "PASS"))[0].events.class_ids.tolist() == [1]
 
 
 def test_events_past_the_end_of_their_half_are_left_out_with_one_line_a_match(tmp_path, caplog):

@@ -9,7 +9,7 @@ from astra_jax.spotting.suppression import Spots
 
 def spots(sigma: list[float] | None = None) -> Spots:
     return Spots(
-        classes=np.array([1, 0]),
+        class_ids=np.array([1, 0]),
         positions=np.array([63, 5401]),
         scores=np.array([0.0066, 0.25]),
         sigma_seconds=None if sigma is None else np.array(sigma),

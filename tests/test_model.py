@@ -18,7 +18,7 @@ from helpers.models import (
 
 from astra_jax.config import paper
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, AudioConfig, SourceConfig, count_parameters
+from astra_jax.model import ASTRA, SourceShape, VGGishConfig, count_parameters
 from astra_jax.model.interface import example_inputs
 
 HIGHEST = "precision=(Precision.HIGHEST, Precision.HIGHEST)"
@@ -46,7 +46,7 @@ def test_the_papers_model_has_its_number_of_parameters(audio, parameters):
 
 def test_the_papers_config_has_the_papers_sizes():
     config = settings_of(paper()).model
-    assert config.sources == (SourceConfig(50, (2048, 2048, 384, 2048, 2048)),)
+    assert config.sources == (SourceShape(50, (2048, 2048, 384, 2048, 2048)),)
     assert (config.positions, config.audio.segments, config.audio.image) == (100, 52, (6, 8))
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_kind_of_codes_is_named():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"heads": 3}, {"audio": AudioConfig(frames=50)}, {"encoder_layers": 9}]
+    "changes", [{"heads": 3}, {"audio": VGGishConfig(frames=50)}, {"encoder_layers": 9}]
 )
 def test_sizes_that_do_not_fit_are_user_errors(changes):
     with pytest.raises(UserError):

@@ -10,15 +10,15 @@ from helpers.models import full_masks, random_batch, random_like, settings_of
 
 from astra_jax.config import paper
 from astra_jax.devices import make_mesh, replicated
-from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig, abstract_params
+from astra_jax.model import ASTRA, ModelConfig, SourceShape, VGGishConfig, abstract_params
 from astra_jax.model.transformer import Decoder, Encoder
 from astra_jax.model.vggish import VGGish
 from astra_jax.training.gradients import make_gradients
 
 MODEL = ModelConfig(
-    sources=(SourceConfig(16, (3,)),),
+    sources=(SourceShape(16, (3,)),),
     positions=64,
-    audio=AudioConfig(frames=64, mels=16, segment_frames=16, channels=(16,) * 6, hidden=8),
+    audio=VGGishConfig(frames=64, mels=16, segment_frames=16, channels=(16,) * 6, hidden=8),
     dim=8,
     heads=2,
     feed_forward=32,

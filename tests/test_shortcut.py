@@ -11,11 +11,11 @@ from helpers.models import predict, random_inputs, random_params, settings_of, s
 
 from astra_jax.config import paper
 from astra_jax.errors import UserError
-from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model import ASTRA, ModelConfig, SourceShape, VGGishConfig
 from astra_jax.model.shortcut import Shortcut, knot_distances, knot_weights
 
 BASE = ModelConfig(
-    sources=(SourceConfig(4, (3, 2)), SourceConfig(8, (2,))),
+    sources=(SourceShape(4, (3, 2)), SourceShape(8, (2,))),
     positions=8,
     dim=8,
     heads=2,
@@ -106,7 +106,7 @@ def test_a_position_between_two_rows_sees_both():
 
 
 def test_only_the_first_columns_of_a_source_reach_the_shortcut():
-    sources = (SourceConfig(4, (3, 2), shortcut_columns=2), SourceConfig(8, (2,), 0))
+    sources = (SourceShape(4, (3, 2), shortcut_columns=2), SourceShape(8, (2,), 0))
     config = changed(shortcut_reach=2.0, sources=sources)
     params = random_params(ASTRA(config))["shortcut"]
     assert params["logits"]["kernel"].shape == (3 * 2, 18)
@@ -130,9 +130,9 @@ def test_a_shortcut_reaches_no_farther_than_a_clip():
     assert settings_of(config).model.shortcut_reach == 100.0
 
 
-@pytest.mark.parametrize("sources", [(), (SourceConfig(4, (3, 2), shortcut_columns=0),)])
+@pytest.mark.parametrize("sources", [(), (SourceShape(4, (3, 2), shortcut_columns=0),)])
 def test_a_shortcut_that_sees_no_column_is_refused(sources):
-    audio = AudioConfig(frames=96)
+    audio = VGGishConfig(frames=96)
     assert changed(sources=sources, audio=audio, encoder_layers=1).shortcut_reach is None
     with pytest.raises(UserError, match=r"config\.model\.shortcut_seconds: no source has columns"):
         changed(sources=sources, audio=audio, encoder_layers=1, shortcut_reach=2.0)

@@ -122,7 +122,7 @@ def test_expected_frequencies_have_the_measured_order() -> None:
 
 def test_drawn_frequencies_follow_the_rates_and_not_the_transitions() -> None:
     halves = many_events(DEMO, 400)
-    counts = np.bincount(np.concatenate([h.classes for h in halves]), minlength=len(CLASSES))
+    counts = np.bincount(np.concatenate([h.class_ids for h in halves]), minlength=len(CLASSES))
     expected = DEMO.rates * DEMO.half_seconds * len(halves)
     assert counts.sum() == pytest.approx(expected.sum(), rel=0.05)
     np.testing.assert_allclose(counts, expected, rtol=0.25)
@@ -150,7 +150,7 @@ def test_gaps_are_neither_too_short_nor_far_too_long() -> None:
 
 def test_the_share_of_hidden_events_is_the_measured_one() -> None:
     halves = many_events(DEMO, 400)
-    classes = np.concatenate([half.classes for half in halves])
+    classes = np.concatenate([half.class_ids for half in halves])
     visible = np.concatenate([half.visible for half in halves])
     hidden = measured_statistics().not_shown
     for label in ("Kick-off", "Clearance", "Throw-in", "Goal"):
@@ -169,7 +169,7 @@ def test_hidden_events_show_less_and_sound_more() -> None:
     )
 
     def energies(visible: bool) -> tuple[float, float]:
-        one = dataclasses.replace(events, visible=np.full(len(events.classes), visible))
+        one = dataclasses.replace(events, visible=np.full(len(events.class_ids), visible))
         picture = embeddings(patterns, spec.signals, one, 600, np.random.default_rng(5))
         sound = mel_power(patterns, spec.signals, one, 600, np.random.default_rng(6))
         return float(np.square(picture).mean()), float(np.square(power_to_db(sound)).std())

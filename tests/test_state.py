@@ -11,11 +11,11 @@ from helpers.linear import Linear
 from helpers.models import LOSS, TINY, random_batch
 
 from astra_jax.devices import make_mesh
-from astra_jax.model import SourceConfig
+from astra_jax.model import SourceShape
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
 
-MODEL = Linear(dataclasses.replace(TINY, sources=(SourceConfig(2, (3,)),)))
+MODEL = Linear(dataclasses.replace(TINY, sources=(SourceShape(2, (3,)),)))
 
 
 def batch():

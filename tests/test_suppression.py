@@ -36,7 +36,7 @@ def test_every_recorded_variant_gives_the_recorded_spots_in_order(
     with np.load(GOLDEN) as golden:
         dense, expected = golden["dense"], golden[recording]
     spots = suppress(dense, spec)
-    np.testing.assert_array_equal(spots.classes, expected[:, 0])
+    np.testing.assert_array_equal(spots.class_ids, expected[:, 0])
     np.testing.assert_array_equal(spots.positions, expected[:, 1])
     np.testing.assert_allclose(spots.scores, expected[:, 2], rtol=0, atol=1e-9)
 
@@ -104,7 +104,7 @@ def test_classes_are_suppressed_apart_and_the_input_stays_as_it_was() -> None:
     dense = np.array([[0.9, 0.2], [0.8, 0.7]], dtype=np.float32)
     before = dense.copy()
     spots = suppress(dense, SuppressionSpec(kind="hard", windows_seconds=(1.0, 9.0)))
-    assert spots.classes.tolist() == [0, 0, 1]
+    assert spots.class_ids.tolist() == [0, 0, 1]
     assert spots.positions.tolist() == [0, 1, 1]
     np.testing.assert_array_equal(dense, before)
     assert spots.sigma_seconds is None
@@ -114,7 +114,7 @@ def test_classes_are_suppressed_apart_and_the_input_stays_as_it_was() -> None:
 def test_a_half_without_scores_has_no_spots(shape: tuple[int, int]) -> None:
     spots = suppress(np.zeros(shape), SuppressionSpec(windows_seconds=(5.0,)))
     assert isinstance(spots, Spots)
-    assert len(spots.classes) == len(spots.positions) == len(spots.scores) == 0
+    assert len(spots.class_ids) == len(spots.positions) == len(spots.scores) == 0
 
 
 def test_nan_scores_are_refused() -> None:

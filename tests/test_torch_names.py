@@ -8,13 +8,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers.models import shapes_of as shapes_of_model
 
-from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model import ASTRA, ModelConfig, SourceShape, VGGishConfig
 from astra_jax.torch_import import from_state_dict
 from astra_jax.torch_import.names import Sizes, shapes_of, table_of
 
-AUDIO = AudioConfig(frames=4 * 96, mels=32, channels=(2, 3, 4, 4, 5, 6), hidden=7)
+AUDIO = VGGishConfig(frames=4 * 96, mels=32, channels=(2, 3, 4, 4, 5, 6), hidden=7)
 PLAIN = ModelConfig(
-    sources=(SourceConfig(11, (5, 3)),),
+    sources=(SourceShape(11, (5, 3)),),
     positions=12,
     num_classes=3,
     dim=8,

@@ -16,7 +16,7 @@ from twin.weights import to_state_dict
 
 from astra_jax.config.load import load_config
 from astra_jax.devices import make_mesh
-from astra_jax.model import ASTRA, AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model import ASTRA, ModelConfig, SourceShape, VGGishConfig
 from astra_jax.torch_import import from_state_dict
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig, losses
@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-3
 LOSS = LossConfig(focal=True, classification_weight=100.0, displacement_weight=1.0, weight_radius=2)
 # 22 tokens and 5 segments of audio: none of the first layer's four segments is like the last.
 VISUAL = ModelConfig(
-    sources=(SourceConfig(11, (5, 3)),),
+    sources=(SourceShape(11, (5, 3)),),
     positions=12,
     num_classes=3,
     dim=8,
@@ -38,7 +38,7 @@ VISUAL = ModelConfig(
 AUDIO = dataclasses.replace(
     VISUAL,
     # Ten frames are left over.
-    audio=AudioConfig(frames=490, mels=32, channels=(2, 3, 4, 4, 5, 6), hidden=8),
+    audio=VGGishConfig(frames=490, mels=32, channels=(2, 3, 4, 4, 5, 6), hidden=8),
     uncertainty=True,
 )
 MODELS = pytest.mark.parametrize("model", [VISUAL, AUDIO], ids=["visual, plain", "audio"])

@@ -9,7 +9,7 @@ from helpers.matches import FAST
 from helpers.tiny import get_config
 
 from astra_jax.devices import make_mesh, replicated
-from astra_jax.model import ASTRA, ModelConfig, SourceConfig, abstract_params
+from astra_jax.model import ASTRA, ModelConfig, SourceShape, abstract_params
 from astra_jax.training.transfer import Outline, Transfer, plan_transfer
 
 
@@ -86,7 +86,7 @@ def test_many_names_are_cut_short():
 
 
 MODEL = ModelConfig(
-    sources=(SourceConfig(4, (3,)),),
+    sources=(SourceShape(4, (3,)),),
     positions=4,
     num_classes=2,
     dim=8,

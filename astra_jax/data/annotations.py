@@ -25,7 +25,7 @@ class Events:
     """
 
     milliseconds: Int[np.ndarray, "event"]
-    classes: Int[np.ndarray, "event"]
+    class_ids: Int[np.ndarray, "event"]
     visible: Bool[np.ndarray, "event"]
 
     @classmethod
@@ -38,7 +38,7 @@ class Events:
 
     def select(self, keep: Bool[np.ndarray, "event"]) -> "Events":
         """The events where `keep` is True."""
-        return Events(self.milliseconds[keep], self.classes[keep], self.visible[keep])
+        return Events(self.milliseconds[keep], self.class_ids[keep], self.visible[keep])
 
 
 def read_annotations(

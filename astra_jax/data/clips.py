@@ -46,7 +46,7 @@ def read_targets(half: Half, start_seconds: float, spec: TargetSpec) -> Targets:
     """Targets of the clip at `start_seconds` of a half, from its events."""
     return clip_targets(
         event_positions(half.events.milliseconds, spec.positions_per_second),
-        half.events.classes,
+        half.events.class_ids,
         math.floor(start_seconds * spec.positions_per_second),
         spec,
     )

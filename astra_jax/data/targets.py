@@ -98,13 +98,13 @@ def event_positions(
 
 def clip_targets(
     positions: Int[np.ndarray, "event"],
-    classes: Int[np.ndarray, "event"],
+    class_ids: Int[np.ndarray, "event"],
     start_position: int,
     spec: TargetSpec,
 ) -> Targets:
     """Targets of the clip that begins at `start_position`, from the positions of a half's events.
 
-    `positions` count from the start of the half, `classes` are actions from 0. Only events inside
+    `positions` count from the start of the half, `class_ids` are actions from 0. Only events inside
     the clip count. Class targets are 1 within the class radius of an event, both ends included,
     background is 1 where no action is. Within the displacement radius the displacement is that to
     the nearest event of the class, the earlier on a tie (paper, section 3: radii r_c and r_d).
@@ -122,7 +122,7 @@ def clip_targets(
     within = positions - start_position
     inside = np.flatnonzero((within >= 0) & (within < spec.positions))
     for event in inside[np.argsort(within[inside], kind="stable")]:
-        at, column = int(within[event]), int(classes[event]) + 1
+        at, column = int(within[event]), int(class_ids[event]) + 1
         class_targets[max(at - class_radius, 0) : at + class_radius + 1, column] = 1
         first = max(at - displacement_radius, 0)
         last = min(at + displacement_radius + 1, spec.positions)

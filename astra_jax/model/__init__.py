@@ -1,7 +1,7 @@
 """ASTRA in linen: embeddings, hierarchical encoder, decoder with learned queries, heads."""
 
 from astra_jax.model.astra import ASTRA
-from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.config import ModelConfig, SourceShape, VGGishConfig
 from astra_jax.model.interface import (
     Predictions,
     SpottingModel,
@@ -11,10 +11,10 @@ from astra_jax.model.interface import (
 
 __all__ = [
     "ASTRA",
-    "AudioConfig",
+    "VGGishConfig",
     "ModelConfig",
     "Predictions",
-    "SourceConfig",
+    "SourceShape",
     "SpottingModel",
     "abstract_params",
     "count_parameters",

@@ -18,7 +18,7 @@ _HIGHEST = "_highest"
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceConfig:
+class SourceShape:
     """One source of precomputed features: its rows in a clip and the embeddings side by side.
 
     The shortcut, where there is one, sees its first `shortcut_columns` (None: all).
@@ -35,7 +35,7 @@ class SourceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AudioConfig:
+class VGGishConfig:
     """The VGGish branch. `channels` are those of the six convolutions, two in blocks 3 and 4."""
 
     frames: int
@@ -70,9 +70,9 @@ class ModelConfig:
     and VGGish's blocks again instead of keeping them; parameters and results stay the same.
     """
 
-    sources: tuple[SourceConfig, ...]
+    sources: tuple[SourceShape, ...]
     positions: int
-    audio: AudioConfig | None = None
+    audio: VGGishConfig | None = None
     num_classes: int = 17
     dim: int = 512
     heads: int = 8
@@ -158,7 +158,7 @@ class ModelConfig:
         audio_sizes = dict(fields.pop("audio"))
         audio_sizes.pop("init_from")  # no size: where weights start from (torch_import.vggish)
         sources = tuple(
-            SourceConfig(
+            SourceShape(
                 rows=_steps(clip.seconds, source.rows_per_second, source.pattern),
                 widths=source.widths,
                 shortcut_columns=source.shortcut_columns,
@@ -169,7 +169,7 @@ class ModelConfig:
         if data.audio is not None:
             audio_sizes["channels"] = tuple(audio_sizes["channels"])
             frames = _steps(clip.seconds, data.audio.frames_per_second, "data.audio")
-            audio = AudioConfig(frames=frames, mels=data.audio.mels, **audio_sizes)
+            audio = VGGishConfig(frames=frames, mels=data.audio.mels, **audio_sizes)
         fields["dtype"] = fields["dtype"] or default_dtype
         reach = fields.pop("shortcut_seconds")
         fields["shortcut_reach"] = (

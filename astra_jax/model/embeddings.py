@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from astra_jax.model.config import ModelConfig, SourceConfig
+from astra_jax.model.config import ModelConfig, SourceShape
 from astra_jax.model.layers import Linear, code_init, step_times
 
 
@@ -88,7 +88,7 @@ class SourceEmbedding(nn.Module):
     """The tokens of one source: projections plus a time code and an embedding code."""
 
     config: ModelConfig
-    source: SourceConfig
+    source: SourceShape
 
     def setup(self) -> None:
         cfg, source = self.config, self.source

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from astra_jax.model.config import AudioConfig, ModelConfig
+from astra_jax.model.config import ModelConfig, VGGishConfig
 from astra_jax.model.embeddings import augment
 from astra_jax.model.layers import Linear, code_init, step_times, symmetric_uniform
 
@@ -42,7 +42,7 @@ class VGGish(nn.Module):
     """
 
     config: ModelConfig
-    audio: AudioConfig
+    audio: VGGishConfig
 
     @nn.compact
     def __call__(self, images: Float[Array, "image frame mel"]) -> Float[Array, "image dim"]:
@@ -62,7 +62,7 @@ class AudioEmbedding(nn.Module):
     """The audio tokens of a clip: one a segment, plus a time code and the audio code."""
 
     config: ModelConfig
-    audio: AudioConfig
+    audio: VGGishConfig
 
     def setup(self) -> None:
         cfg, audio = self.config, self.audio

@@ -147,7 +147,7 @@ def find_spots(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
     spots = suppress(dense.scores, suppression)
     if dense.sigma_seconds is None:
         return spots
-    sigma = dense.sigma_seconds[spots.positions, spots.classes]
+    sigma = dense.sigma_seconds[spots.positions, spots.class_ids]
     return dataclasses.replace(spots, sigma_seconds=sigma)
 
 

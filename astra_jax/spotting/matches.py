@@ -62,7 +62,7 @@ def spots_to_predictions(
     """
     predictions = []
     for index, (action, position, score) in enumerate(
-        zip(spots.classes, spots.positions, spots.scores, strict=True)
+        zip(spots.class_ids, spots.positions, spots.scores, strict=True)
     ):
         milliseconds = round(int(position) * 1000 / positions_per_second)
         minutes, seconds = divmod(milliseconds // 1000, 60)

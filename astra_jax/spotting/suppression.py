@@ -22,13 +22,13 @@ _EXPONENTS: dict[Decay, float] = {"quadratic": 2.0, "linear": 1.0, "sqrt": 0.5}
 class Spots:
     """What was spotted in one half, one entry a spot.
 
-    classes: index of the action class, 0 being the first action (no background here).
+    class_ids: index of the action class, 0 being the first action (no background here).
     positions: output position inside the half.
     scores: confidence.
     sigma_seconds: standard deviation of the time, None where the model doesn't give one.
     """
 
-    classes: Int[np.ndarray, "spot"]
+    class_ids: Int[np.ndarray, "spot"]
     positions: Int[np.ndarray, "spot"]
     scores: Float[np.ndarray, "spot"]
     sigma_seconds: Float[np.ndarray, "spot"] | None = None
@@ -127,7 +127,7 @@ def suppress(scores: Float[np.ndarray, "position class"], spec: SuppressionSpec)
         weights = _weights(half_window, spec)
         found.append(_suppress_class(column.astype(np.float64), weights, spec.threshold))
     return Spots(
-        classes=np.repeat(np.arange(len(found)), [len(positions) for positions, _ in found]),
+        class_ids=np.repeat(np.arange(len(found)), [len(positions) for positions, _ in found]),
         positions=np.array([i for positions, _ in found for i in positions], dtype=np.int64),
         scores=np.array([s for _, kept in found for s in kept], dtype=np.float64),
     )

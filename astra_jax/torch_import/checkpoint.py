@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from astra_jax.errors import UserError
-from astra_jax.model.config import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model.config import ModelConfig, SourceShape, VGGishConfig
 from astra_jax.torch_import.files import State
 from astra_jax.torch_import.names import (
     CONVOLUTIONS,
@@ -54,7 +54,7 @@ def from_state_dict(
             "give the number it was trained with (the published models have 8)"
         )
     config = ModelConfig(
-        sources=(SourceConfig(sizes.rows, sizes.widths),),
+        sources=(SourceShape(sizes.rows, sizes.widths),),
         audio=sizes.audio,
         positions=sizes.positions,
         num_classes=sizes.outputs - 1,
@@ -138,15 +138,15 @@ def _sizes(seen: _Seen) -> Sizes:
     )
 
 
-def _audio(seen: _Seen, augmented: bool) -> AudioConfig:
+def _audio(seen: _Seen, augmented: bool) -> VGGishConfig:
     channels = tuple(seen.size(f"vggish_features.{i}.weight", 0, 4) for i in CONVOLUTIONS)
     hidden = seen.size("vggish_embeddings.0.weight", 0)
     flat = seen.size("vggish_embeddings.0.weight", 1)
-    defaults = AudioConfig(frames=0)
+    defaults = VGGishConfig(frames=0)
     # Four poolings halved them, rests dropped; the learned frame tells their very number.
     mels = flat // (channels[-1] * defaults.image[0]) * 16
     if augmented:
         mels = seen.size("temporal_dropA.embedding", 0, 1)
     # The frames after the last whole segment are unused, so a clip of whole segments serves.
     frames = seen.size("encTA", 0) * defaults.segment_frames
-    return AudioConfig(frames=frames, mels=mels, channels=channels, hidden=hidden)
+    return VGGishConfig(frames=frames, mels=mels, channels=channels, hidden=hidden)

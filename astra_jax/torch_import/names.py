@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from astra_jax.errors import join_some
-from astra_jax.model.config import AudioConfig, ModelConfig
+from astra_jax.model.config import ModelConfig, VGGishConfig
 from astra_jax.torch_import.files import State
 
 Shape = tuple[int, ...]
@@ -28,7 +28,7 @@ class Sizes:
 
     rows: int
     widths: tuple[int, ...]
-    audio: AudioConfig | None
+    audio: VGGishConfig | None
     positions: int
     outputs: int
     dim: int
@@ -161,7 +161,7 @@ def _network(name: str, path: str, inputs: int, hidden: int, outputs: int) -> li
     ]
 
 
-def _audio(audio: AudioConfig, dim: int, augmented: bool) -> list[Entry]:
+def _audio(audio: VGGishConfig, dim: int, augmented: bool) -> list[Entry]:
     name, path = "vggish_embeddings", "audio/vggish"
     image = (audio.channels[-1], *audio.image)
     flat = math.prod(image)

@@ -10,18 +10,18 @@ from ml_collections import ConfigDict
 
 from astra_jax.model import (
     ASTRA,
-    AudioConfig,
     ModelConfig,
     Predictions,
-    SourceConfig,
+    SourceShape,
     SpottingModel,
+    VGGishConfig,
 )
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.losses import LossConfig
 
 TINY = ModelConfig(
-    sources=(SourceConfig(4, (3,)),),
+    sources=(SourceShape(4, (3,)),),
     positions=4,
     num_classes=2,
     dim=6,
@@ -31,8 +31,8 @@ TINY = ModelConfig(
     decoder_layers=1,
 )
 SMALL = ModelConfig(
-    sources=(SourceConfig(10, (6, 4)), SourceConfig(20, (3,))),
-    audio=AudioConfig(frames=1000, mels=16, channels=(2, 2, 3, 3, 4, 4), hidden=8),
+    sources=(SourceShape(10, (6, 4)), SourceShape(20, (3,))),
+    audio=VGGishConfig(frames=1000, mels=16, channels=(2, 2, 3, 3, 4, 4), hidden=8),
     positions=20,
     dim=16,
     heads=2,

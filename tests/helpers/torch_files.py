@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from astra_jax.cli.main import main
-from astra_jax.model import AudioConfig, ModelConfig, SourceConfig
+from astra_jax.model import ModelConfig, SourceShape, VGGishConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -39,9 +39,9 @@ def save(path: Path, state: dict[str, torch.Tensor], **more: object) -> Path:
 def published(audio: bool = True) -> ModelConfig:
     """The published model's sizes, as they are read off its shapes."""
     return ModelConfig(
-        sources=(SourceConfig(50, (2048, 2048, 384, 2048, 2048)),),
+        sources=(SourceShape(50, (2048, 2048, 384, 2048, 2048)),),
         positions=100,
-        audio=AudioConfig(frames=52 * 96) if audio else None,
+        audio=VGGishConfig(frames=52 * 96) if audio else None,
         dtype="float32_highest",
     )
 

@@ -35,7 +35,7 @@ class HalfEvents:
     """The events of one simulated half in time order."""
 
     seconds: Float[np.ndarray, "event"]
-    classes: Int[np.ndarray, "event"]
+    class_ids: Int[np.ndarray, "event"]
     visible: Bool[np.ndarray, "event"]
     at_home: Bool[np.ndarray, "event"]
 
@@ -80,7 +80,7 @@ def draw_events(chain: Chain, half_seconds: float, rng: np.random.Generator) -> 
     indices = np.array(classes)
     return HalfEvents(
         seconds=np.array(seconds),
-        classes=indices,
+        class_ids=indices,
         visible=rng.random(len(indices)) >= chain.not_shown[indices],
         at_home=rng.random(len(indices)) < 0.5,
     )

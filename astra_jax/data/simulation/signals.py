@@ -149,7 +149,7 @@ def clean_signal(
 ) -> Float32[np.ndarray, "time column"]:
     """The sum of the events' patterns, each times its size, at regular `times` (seconds)."""
     signal = np.zeros((len(times), len(bumps[0][0].direction)), np.float32)
-    for second, index, size in zip(events.seconds, events.classes, sizes, strict=True):
+    for second, index, size in zip(events.seconds, events.class_ids, sizes, strict=True):
         first, last = np.searchsorted(times, [second - _REACH_SECONDS, second + _REACH_SECONDS])
         elapsed = times[first:last] - second
         for bump in bumps[index]:

@@ -161,7 +161,7 @@ def _annotated_milliseconds(
     events: HalfEvents, spec: SimulationSpec, rng: np.random.Generator
 ) -> Int[np.ndarray, "event"]:
     """Times with jitter, inside the half."""
-    seconds = events.seconds + rng.normal(0.0, spec.jitters[events.classes])
+    seconds = events.seconds + rng.normal(0.0, spec.jitters[events.class_ids])
     return np.clip(np.round(seconds * 1000), 0, spec.half_seconds * 1000 - 1).astype(np.int64)
 
 
@@ -169,7 +169,7 @@ def _annotation(half: int, events: HalfEvents, index: int, milliseconds: int) ->
     seconds = int(milliseconds) // 1000
     return {
         "gameTime": f"{half} - {seconds // 60:02d}:{seconds % 60:02d}",
-        "label": CLASSES[events.classes[index]],
+        "label": CLASSES[events.class_ids[index]],
         "position": str(milliseconds),
         "team": "home" if events.at_home[index] else "away",
         "visibility": "visible" if events.visible[index] else "not shown",
@@ -182,11 +182,11 @@ def _truth(
     true_ms = float(events.seconds[index] * 1000)
     return {
         "half": half,
-        "label": CLASSES[events.classes[index]],
+        "label": CLASSES[events.class_ids[index]],
         "true_ms": round(true_ms, 3),
         "annotated_ms": int(milliseconds),
         "jitter_ms": round(float(milliseconds) - true_ms, 3),
-        "jitter_standard_deviation_ms": 1000 * float(spec.jitters[events.classes[index]]),
+        "jitter_standard_deviation_ms": 1000 * float(spec.jitters[events.class_ids[index]]),
         "visible": bool(events.visible[index]),
     }
 
