@@ -93,14 +93,14 @@ def _open(config: ConfigDict, folder: RunFolder) -> Settings:
 def _simulate(config: ConfigDict, run: RunFolder, temporary: RunFolder) -> Settings:
     """The settings with simulated matches where they lie already, or written apart."""
     settings = _open(config, run)
-    if settings.simulation is None or (settings.data.labels_root / SPEC_FILE).exists():
+    if settings.simulation is None or (settings.simulation_root / SPEC_FILE).exists():
         return settings
     apart = copy_config(config)
     apart.data.root = None
     settings = _open(apart, temporary)
     assert settings.simulation is not None
     # Each process its own: they need not share a temporary folder.
-    write_matches(settings.data.labels_root, settings.simulation)
+    write_matches(settings.simulation_root, settings.simulation)
     return settings
 
 

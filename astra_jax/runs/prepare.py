@@ -80,7 +80,7 @@ def write_simulation(settings: Settings) -> None:
     if settings.simulation is None:
         return
     if is_first_process():
-        write_matches(settings.data.labels_root, settings.simulation)
+        write_matches(settings.simulation_root, settings.simulation)
     wait_for_all("simulated matches are written")
 
 

@@ -6,6 +6,7 @@ sections that it needs.
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -51,6 +52,11 @@ class Settings:
     training: TrainingConfig
     inference: InferenceConfig
     trackers: TrackersConfig
+
+    @property
+    def simulation_root(self) -> Path:
+        """Where simulated matches lie, whatever root their labels are read from."""
+        return Path(self.config.data.root).expanduser()
 
     @classmethod
     def from_config(cls, config: FrozenConfigDict) -> "Settings":
