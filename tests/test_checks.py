@@ -160,3 +160,13 @@ def test_a_missing_key_is_named(key):
 @pytest.mark.parametrize("key", ["sede", "model.head", "simulation.signals.alarms"])
 def test_an_unknown_key_is_named(key):
     assert refused(changed(key, 1)).startswith(f"config.{key}: no such key; there are ")
+
+
+@pytest.mark.parametrize("sources", [("a.npy",), None, "a.npy"])
+def test_sources_that_are_no_mappings_are_one_line(sources):
+    config = paper()
+    config.data.root = "data"
+    with config.ignore_type():
+        config.data.sources = sources
+    with pytest.raises(UserError, match="data.sources: .*, it must be a list of mappings"):
+        Settings.from_config(resolve(config, RunFolder(Path("run"))))

@@ -117,3 +117,7 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         RunFolder(tmp_path / "file").check_is_no_file()
+
+
+def test_a_folder_named_like_a_home_that_is_none_keeps_its_name() -> None:
+    assert RunFolder(Path("~nobody_of_this_name")).path == Path("~nobody_of_this_name")

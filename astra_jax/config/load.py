@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -109,9 +109,15 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 def freeze(config: ConfigDict) -> FrozenConfigDict:
     """A copy of `config` that nobody can change."""
     copied = copy_config(config)
-    # A tuple's mappings would stay open.
-    with copied.ignore_type():
-        copied.data.sources = tuple(MappingProxyType(dict(s)) for s in copied.data.sources)
+    # A tuple's mappings would stay open. What is none of them is for the data's settings to judge.
+    if isinstance(copied.data.sources, list | tuple):
+        with copied.ignore_type():
+            copied.data.sources = tuple(
+                MappingProxyType(dict(source))
+                if isinstance(source, Mapping | ConfigDict)
+                else source
+                for source in copied.data.sources
+            )
     return FrozenConfigDict(copied)
 
 

@@ -41,7 +41,8 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", self.path.expanduser())
+        # os.path: a name that begins with ~ and is no user's stays what it is.
+        object.__setattr__(self, "path", Path(os.path.expanduser(self.path)))
 
     def __str__(self) -> str:
         return str(self.path)
@@ -138,7 +139,7 @@ class RunFolder:
         parts = (self.metrics_path, self.summary_path, self.checkpoints)
         # A link to nowhere is there as well: whoever lists runs says so.
         has_config = os.path.lexists(self.config_path)
-        return has_config and any(part.exists() for part in parts)
+        return has_config and any(os.path.lexists(part) for part in parts)
 
     def is_imported(self) -> bool:
         """Whether the weights here were imported and not trained."""
@@ -161,7 +162,8 @@ class EvaluationFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", self.path.expanduser())
+        # os.path: a name that begins with ~ and is no user's stays what it is.
+        object.__setattr__(self, "path", Path(os.path.expanduser(self.path)))
 
     def __str__(self) -> str:
         return str(self.path)
