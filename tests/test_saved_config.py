@@ -7,7 +7,7 @@ import pytest
 
 from astra_jax.config.defaults import paper
 from astra_jax.config.load import load_config, override
-from astra_jax.config.saved import differences, from_json, to_json
+from astra_jax.config.saved import check_left_out, differences, from_json, to_json
 from astra_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -45,11 +45,12 @@ def test_a_key_that_is_no_more_is_left_out_of_a_kept_config(tmp_path):
         ("optimizer", "decoupled_decay", True),
     ],
 )
-def test_a_run_that_used_what_is_no_more_is_one_line(tmp_path, section, key, value):
+def test_a_run_that_used_what_is_no_more_is_read_but_not_trained_on(tmp_path, section, key, value):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({section: {key: value}}), encoding="utf-8")
     with pytest.raises(UserError, match=f"{section}.{key} is .*, which there is no more"):
-        from_json(path)
+        check_left_out(path)
+    assert differences(from_json(path), paper()) == []
 
 
 def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):

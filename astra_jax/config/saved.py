@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from astra_jax.config.defaults import paper
 from astra_jax.errors import UserError
+from astra_jax.files import parse_mapping
 
 # What may differ between a run and its continuation: where the data lie, how they are loaded, how
 # many windows are predicted at a time, who is told of it, and splits that training doesn't read.
@@ -59,7 +60,7 @@ def from_json(path: Path) -> ConfigDict:
         raise UserError(f"{path}: no such file: is {path.parent} the --workdir of a training run?")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        _drop_left_out(saved, path)
+        _drop_left_out(saved)
         config = paper()
         with config.unlocked():
             for key, value in saved.items():
@@ -72,16 +73,27 @@ def from_json(path: Path) -> ConfigDict:
     return config
 
 
-def _drop_left_out(saved: dict[str, Any], path: Path) -> None:
-    """Takes out of a run's config what there is no more; UserError where it was used."""
+def _drop_left_out(saved: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of a run's config what there is no more; what of it was in use, by dotted key."""
+    used = {}
     for name, value in _LEFT_OUT.items():
         section, _, key = name.partition(".")
         of_run = saved.get(section, {}).pop(key, value)
         if of_run != value:
-            raise UserError(
-                f"{path}: {name} is {of_run!r}, which there is no more: use the version that the "
-                "run was trained with, or train anew"
-            )
+            used[name] = of_run
+    return used
+
+
+def check_left_out(path: Path) -> None:
+    """Raises UserError for a run, its config at `path`, that trained by what there is no more.
+
+    It can be evaluated, and other runs can start from it, but nothing can go on training it.
+    """
+    for name, value in _drop_left_out(parse_mapping(path)).items():
+        raise UserError(
+            f"{path}: {name} is {value!r}, which there is no more: go on with the version that the "
+            "run was trained with, or train in another --workdir"
+        )
 
 
 def _fill(config: ConfigDict, key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from astra_jax.config.check import check
 from astra_jax.config.load import copy_config, freeze
-from astra_jax.config.saved import differences, may_differ
+from astra_jax.config.saved import check_left_out, differences, may_differ
 from astra_jax.data.mixup import MixupConfig
 from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.simulation.writer import SimulationSpec
@@ -171,7 +171,9 @@ def _check_folder(config: FrozenConfigDict, folder: RunFolder) -> None:
     path = folder.config_path
     if not path.exists() or not folder.checkpoints.exists():
         return
-    changed = [key for key in differences(config, folder.config()) if not may_differ(key)]
+    of_run = folder.config()
+    check_left_out(path)
+    changed = [key for key in differences(config, of_run) if not may_differ(key)]
     if changed:
         raise UserError(
             f"{path}: the run in this folder has another config ({', '.join(changed)} differ): "
