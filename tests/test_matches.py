@@ -1,9 +1,15 @@
-"""The spots of a half as SoccerNet's dictionaries."""
+"""The spots of a half as SoccerNet's dictionaries; of matches, by one process or several."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from astra_jax.spotting.matches import spots_to_predictions
+from astra_jax.data.halves import Half
+from astra_jax.spotting import matches
+from astra_jax.spotting.inference import Predictor
+from astra_jax.spotting.matches import predict_matches, spots_to_predictions
 from astra_jax.spotting.suppression import Spots
 
 
@@ -44,3 +50,61 @@ def test_sigma_is_written_where_it_is_known() -> None:
 def test_positions_of_any_rate_are_whole_milliseconds(rate: float, expected: str) -> None:
     one = Spots(np.array([0]), np.array([7]), np.array([0.5]))
     assert spots_to_predictions(one, 1, ("Goal",), rate)[0]["position"] == expected
+
+
+class Named(Half):
+    """As much of a half as decides whose turn it is."""
+
+    def __init__(self, match: str, half: int) -> None:
+        self.__dict__.update(match=match, half=half)
+
+
+class ByNumber(Predictor):
+    """Two spots in every half, which its match and number name."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(config=SimpleNamespace(positions_per_second=2.0))
+
+    def spots(self, half: Half) -> Spots:
+        first = 100 * int(half.match) + 10 * half.half
+        return Spots(np.array([0, 0]), np.array([first, first + 1]), np.array([0.5, 0.25]))
+
+
+def predicted_by(processes: int, halves: list[Half], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What each of so many processes, which are run one after the other, says of all halves."""
+    parts: list[Any] = []
+
+    def run(index: int, gather: Any) -> Any:
+        monkeypatch.setattr(matches.jax, "process_index", lambda: index)
+        monkeypatch.setattr(matches.jax, "process_count", lambda: processes)
+        monkeypatch.setattr(matches, "_gather", gather)
+        return predict_matches(ByNumber(), halves, ("Goal",))
+
+    class GatheredError(Exception):
+        pass
+
+    def keep(part: Any) -> Any:
+        parts.append(part)
+        raise GatheredError
+
+    for index in range(processes):
+        with pytest.raises(GatheredError):
+            run(index, keep)
+    said = [run(index, lambda part: parts) for index in range(processes)]
+    assert all(predictions == said[0] for predictions in said)
+    return said[0]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 5, 12])
+def test_the_spots_of_a_match_come_half_after_half_whichever_process_had_which(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matches of two halves, of one, of four; with 12 some processes have none."""
+    numbers = {"1": (1, 2), "2": (1, 2), "3": (2,), "4": (1, 2, 3, 4), "5": (1, 2)}
+    halves: list[Half] = [Named(match, number) for match, of in numbers.items() for number in of]
+    found = predicted_by(processes, halves, monkeypatch)
+    assert list(found) == list(numbers)
+    for match, of_match in numbers.items():
+        assert [spot["half"] for spot in found[match]] == [str(n) for n in of_match for _ in "ab"]
+        positions = [100 * int(match) + 10 * n + more for n in of_match for more in (0, 1)]
+        assert [spot["position"] for spot in found[match]] == [str(500 * p) for p in positions]

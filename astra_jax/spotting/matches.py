@@ -23,21 +23,21 @@ def predict_matches(
 
     `before_each` is called before each half; what it raises ends the prediction.
     """
-    rate = predictor.config.positions_per_second
-    own: dict[str, list[Prediction]] = {}
-    for half in halves[jax.process_index() :: jax.process_count()]:
+    rate, processes = predictor.config.positions_per_second, jax.process_count()
+    own: list[list[Prediction]] = []
+    for half in halves[jax.process_index() :: processes]:
         before_each()
-        spots = predictor.spots(half)
-        found = spots_to_predictions(spots, half.half, classes, rate)
-        own.setdefault(half.match, []).extend(found)
-    gathered = _gather(own)
-    return {
-        half.match: [spot for part in gathered for spot in part.get(half.match, [])]
-        for half in halves
-    }
+        own.append(spots_to_predictions(predictor.spots(half), half.half, classes, rate))
+    parts = _gather(own)
+    # In the order of the halves, whichever process had which.
+    predictions: dict[str, list[Prediction]] = {}
+    for index, half in enumerate(halves):
+        turn, process = divmod(index, processes)
+        predictions.setdefault(half.match, []).extend(parts[process][turn])
+    return predictions
 
 
-def _gather(part: dict[str, list[Prediction]]) -> list[dict[str, list[Prediction]]]:
+def _gather(part: list[list[Prediction]]) -> list[list[list[Prediction]]]:
     """Every process's part, in their order."""
     if jax.process_count() == 1:
         return [part]
