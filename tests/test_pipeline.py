@@ -14,7 +14,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.clock import clock_source
-from astra_jax.data import pipeline
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.clips import read_clip
 from astra_jax.data.halves import Half
@@ -225,16 +224,6 @@ def test_leaving_early_ends_the_workers(halves):
     assert len(multiprocessing.active_children()) == 2
     batches.close()
     assert not multiprocessing.active_children()
-
-
-def test_a_worker_ends_when_the_process_that_started_it_has_ended(monkeypatch):
-    """Also one that was killed: nothing else would end its workers."""
-    parents, codes = iter([7, 7, 1]), []
-    monkeypatch.setattr(pipeline.os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(pipeline.os, "_exit", codes.append)
-    monkeypatch.setattr(pipeline.time, "sleep", lambda seconds: None)
-    pipeline._end_with(7)
-    assert codes == [1] and next(parents, None) is None
 
 
 def test_a_worker_that_dies_is_an_error_that_names_the_key(halves):

@@ -5,12 +5,11 @@ or devices and after any resume. Features are read when they are needed, straigh
 files.
 """
 
+import contextlib
 import functools
+import itertools
 import math
 import os
-import signal
-import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from astra_jax.data import workers
 from astra_jax.data.clips import classes_in_clips, read_clip
 from astra_jax.data.halves import Half
 from astra_jax.data.mixup import ClipTable, EpochPlan, MixupConfig, mix, pair_clips, plan
@@ -107,6 +107,7 @@ class TrainingStream:
         if self._workers == 0:
             dataset = batches.to_iter_dataset(READ_OPTIONS)
         else:
+            workers.start_tracker()
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
             options = grain.MultiprocessingOptions(
@@ -114,10 +115,15 @@ class TrainingStream:
                 per_worker_buffer_size=BATCHES_AHEAD_PER_WORKER,
             )
             dataset = batches.to_iter_dataset(WORKER_READ_OPTIONS).mp_prefetch(
-                options, worker_init_fn=_start_worker
+                options, worker_init_fn=functools.partial(workers.prepare, os.getpid())
             )
         iterator = iter(dataset)
         try:
+            # Grain starts its processes when it is asked for the first batch.
+            with workers.starting() if self._workers else contextlib.nullcontext():
+                first = list(itertools.islice(iterator, 1))
+            while first:
+                yield first.pop()  # and keep no reference to it
             yield from iterator
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # grain's words
@@ -215,22 +221,6 @@ class _Loader:
 # Prefetching crosses from one epoch into the next: two plans are alive at once.
 _cached_clips = functools.lru_cache(maxsize=4)(_Loader.place_clips)
 _cached_plan = functools.lru_cache(maxsize=4)(plan)
-
-
-def _start_worker(worker_index: int, worker_count: int) -> None:
-    """Loading needs no device, Ctrl-C is the training's to answer, and its end is ours."""
-    del worker_index, worker_count
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    # A worker that opened a device would take it from the training.
-    jax.config.update("jax_platforms", "cpu")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when the one that started it has ended, by whatever signal."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _check(config: StreamConfig, halves: Sequence[Half], processes: int) -> None:

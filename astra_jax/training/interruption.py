@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from signal import Signals
 
@@ -14,6 +15,9 @@ from jax.experimental import multihost_utils
 from astra_jax.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Before a process ends at once: a loading process that is just being sent what it is to do would
+# say that it was cut short.
+_GRACE_SECONDS = 0.2
 
 # Over all runs of this process: JAX ends the processes at a count that none has reached yet, and
 # what was told between two runs would be lost to one that counts from 1 again.
@@ -82,6 +86,7 @@ class Interruption:
                 continue
             with self._deciding:
                 if self._noted is not None or not self._deferring:
+                    time.sleep(_GRACE_SECONDS)
                     self._at_once()
                     _say(self._last_words(number))
                     os._exit(128 + number)
