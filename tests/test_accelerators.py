@@ -1,13 +1,20 @@
-"""Which accelerator lies idle, and the one line that says so."""
+"""Which accelerator lies idle, or isn't there, and the one line that says so."""
 
+import importlib.util
 import logging
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import pytest
+from helpers.processes import ROOT, environment
+from helpers.runs import refused
 
-from astra_jax.cli.accelerators import find_unused, line, warn_of_unused
+from astra_jax.cli.accelerators import find_unused, line, refusal, warn_of_unused
 
 GPU, TPU = ("an NVIDIA GPU", "cuda"), ("a TPU", "tpu")
 
@@ -88,3 +95,84 @@ def test_other_words_of_jax_are_heard(jax_finds, tmp_path, caplog):
     jax_finds("something else")
     warn_of_unused(tmp_path, {})
     assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
+# What JAX 0.10 raises: of a GPU that isn't there, it says nothing.
+UNKNOWN = "Unable to initialize backend '{}': Backend '{}' is not in the list of known backends"
+
+
+@pytest.mark.parametrize(
+    ("platforms", "error", "words"),
+    [
+        ("cuda", AssertionError(), ("JAX_PLATFORMS=cuda", "no such device", "'astra-jax[cuda]'")),
+        ("gpu", RuntimeError(UNKNOWN.format("rocm", "rocm")), ("=gpu", "'astra-jax[cuda]'")),
+        ("tpu,cpu", RuntimeError("no\nlibtpu.so"), ("=tpu,cpu", "no libtpu.so", "astra-jax[tpu]")),
+        (
+            "nonsense",
+            RuntimeError(UNKNOWN.format(*["nonsense"] * 2)),
+            ("=nonsense", "known", "cpu"),
+        ),
+        ("", RuntimeError("a plugin fails"), ("a plugin fails", "JAX_PLATFORMS=cpu")),
+    ],
+)
+def test_a_platform_that_jax_cannot_use_is_one_line(monkeypatch, platforms, error, words):
+    def backend() -> str:
+        raise error
+
+    monkeypatch.setattr(jax, "default_backend", backend)
+    filters = logging.getLogger("jax._src.xla_bridge").filters.copy()
+    with refused(*words) as raised:
+        warn_of_unused(environment={"JAX_PLATFORMS": platforms})
+    assert logging.getLogger("jax._src.xla_bridge").filters == filters
+    assert ("pip" in str(raised.value)) == any(name in platforms for name in ("cuda", "gpu", "tpu"))
+
+
+def test_jaxs_own_advice_is_left_out():
+    said = "Unable to initialize backend 'tpu': no (set JAX_PLATFORMS='' to choose)"
+    assert "JAX_PLATFORMS=''" not in refusal(said, "tpu")
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)),
+    reason="JAX can use a GPU here",
+)
+def test_every_command_that_computes_refuses_a_platform_without_its_plugin(tmp_path):
+    demo = ["train", "--config", str(ROOT / "configs" / "demo.py"), "--workdir", "run"]
+    evaluation = ["evaluate", "--workdir", "run", "--split", "test", "--out", "out"]
+    commands = [
+        demo,
+        [*demo, "--dry-run"],
+        [*demo, "--seeds", "1,2"],
+        evaluation,
+        ["import-torch", "file", "imported"],
+        ["runs", "."],  # needs no JAX
+        [*demo, "--distributed"],
+    ]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    code = (
+        "import sys; from astra_jax.cli import main\n"
+        f"for command in {commands!r}: print(main(command), flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(
+            tmp_path,
+            JAX_PLATFORMS="cuda",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="1",
+            JAX_PROCESS_ID="0",
+        ),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    codes = [int(line) for line in done.stdout.splitlines() if line.isdigit()]
+    assert codes == [2, 2, 2, 2, 2, 0, 2], done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 6, done.stderr
+    for words in said:
+        assert words.startswith("error: JAX_PLATFORMS=cuda: ") and "'astra-jax[cuda]'" in words
+    assert os.listdir(tmp_path) == []

@@ -69,6 +69,9 @@ def messages() -> Iterator[None]:
 
     What Orbax and Grain say of their own business is left out: an error of theirs that matters is
     raised, but some of their threads tell of it as well, once a file.
+
+    Raises:
+        UserError: JAX can't compute on what JAX_PLATFORMS names.
     """
     ours = logging.getLogger("astra_jax")
     handler = logging.StreamHandler(sys.stderr)
