@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,6 +57,64 @@ def test_uncertainty_weighs_the_error_by_the_variance():
     loss = displacement_loss(mean, log_variance, targets, mask, class_targets, weight_radius=1)
     expected = 0.5 * (0.3 * (1 + 0 + 1) / 2 + 3 * 0.7 * math.log(2.0)) / 5
     assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def random_displacements(seed=0):
+    """Mean, log variance, targets, mask and class targets of four clips."""
+    rng = np.random.default_rng(seed)
+    mean, log_variance, targets = rng.normal(size=(3, 4, 10, 3)).astype(np.float32)
+    class_targets = rng.random(mean.shape).astype(np.float32)
+    return mean, log_variance, 3 * targets, rng.random(mean.shape) < 0.3, class_targets
+
+
+def loss_and_gradients(mean, log_variance, targets, mask, class_targets):
+    def loss(mean, log_variance, targets):
+        return displacement_loss(mean, log_variance, targets, mask, class_targets, weight_radius=1)
+
+    return jax.jit(jax.value_and_grad(loss, (0, 2) if log_variance is None else (0, 1, 2)))(
+        mean, log_variance, targets
+    )
+
+
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -89.0, -1e4, 1e4, 3e38])
+def test_nothing_of_a_masked_output_reaches_the_loss_or_a_gradient(value, certain):
+    *outputs, mask, class_targets = random_displacements()
+    spoiled = [np.where(mask, array, np.float32(value)) for array in outputs]
+    if certain:
+        outputs[1] = spoiled[1] = None
+    expected = loss_and_gradients(*outputs, mask, class_targets)
+    found = loss_and_gradients(*spoiled, mask, class_targets)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours, theirs)
+    for gradient in jax.tree.leaves(found[1]):
+        assert not gradient[~mask].any() and gradient[mask].any()
+
+
+def test_the_mask_changes_no_bit_of_what_counts():
+    """The formula of equation 2, masked once at its end."""
+    mean, log_variance, targets, mask, class_targets = random_displacements()
+
+    def masked_once(mean, log_variance, targets):
+        error = 0.3 * jnp.square(targets - mean) * jnp.exp(-log_variance) + 0.7 * log_variance
+        padded = np.pad(class_targets, ((0, 0), (1, 1), (0, 0)))
+        reach = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+        return jnp.sum(jnp.where(mask, error * reach, 0.0)) / 40
+
+    found = loss_and_gradients(mean, log_variance, targets, mask, class_targets)
+    expected = jax.jit(jax.value_and_grad(masked_once, (0, 1, 2)))(mean, log_variance, targets)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_losses_are_of_single_precision_with_64_bits_enabled():
+    with jax.enable_x64(True):
+        found = loss_and_gradients(*random_displacements())
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
+    expected = loss_and_gradients(*random_displacements())
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_the_papers_radii_give_a_window_of_five_positions():

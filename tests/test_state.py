@@ -11,7 +11,8 @@ from helpers.linear import Linear
 from helpers.models import LOSS, TINY, random_batch
 
 from astra_jax.devices import make_mesh
-from astra_jax.model import SourceShape
+from astra_jax.model import ASTRA, SourceShape
+from astra_jax.training.optimizer import OptimizerConfig, make_optimizer
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
 
@@ -96,3 +97,41 @@ def test_skipped_steps_are_counted_in_the_epoch_in_a_row_and_in_all():
     # The epoch has ten steps.
     assert counts[:4] == [[1, 1, 1], [2, 2, 2], [2, 0, 2], [3, 1, 3]]
     assert counts[8:] == [[3, 0, 3], [4, 1, 4], [1, 2, 5]]
+
+
+def test_a_masked_displacement_that_overflows_takes_no_step_away():
+    """The log variance of a class without targets: its error would be divided by exp(-200)."""
+    step, start = program(0.0)
+    start = jax.tree.map(np.copy, start)
+    bias = start.params["Dense_0"]["bias"]
+    bias[1] = -200.0
+    masked = batch()
+    masked["displacement_mask"][..., 1] = False
+    masked["class_targets"][..., 1] = 0.0
+    state, told = step(jax.device_put(start, jax.devices()[0]), masked)
+    assert np.isfinite(told.losses).all() and told.skipped.tolist() == [0, 0, 0]
+    after = state.params["Dense_0"]["bias"]
+    assert (
+        np.isfinite(after).all()
+        and after[1] == -200.0
+        and (np.asarray(after) != bias).tolist() == [True, False, True]
+    )
+
+
+@pytest.mark.parametrize("amsgrad", [True, False])
+def test_state_and_step_are_of_32_bits_with_64_enabled(amsgrad):
+    """Whatever the caller has enabled a step gives the state that it was given, leaf by leaf."""
+    model, mesh = ASTRA(dataclasses.replace(TINY, shortcut_reach=2.0)), make_mesh(jax.devices()[:1])
+    config = OptimizerConfig(1e-3, 5, "step", 1, 1e-4, 1.0, amsgrad)
+
+    def leaves():
+        optimizer = make_optimizer(config, steps_per_epoch=10)
+        state = jax.eval_shape(lambda: init_state(model, optimizer, 0, mesh, averaged=True))
+        step = make_train_step(model, LOSS, optimizer, 10, 0, mesh, 0.5, accumulation_steps=2)
+        after, _ = jax.eval_shape(step, state, random_batch(TINY, clips=2))
+        return [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(of)] for of in (state, after)]
+
+    expected = leaves()
+    with jax.enable_x64(True):
+        found = leaves()
+    assert found == expected and expected[0] == expected[1]

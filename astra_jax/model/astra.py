@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
 
-from astra_jax.model.embeddings import SourceEmbedding
+from astra_jax.model.embeddings import SourceEmbedding, hide_absent
 from astra_jax.model.heads import PlainHead, UncertaintyHead
 from astra_jax.model.initial_values import adjust_initial_values
 from astra_jax.model.interface import Predictions, SpottingModel
@@ -79,23 +79,25 @@ class ASTRA(SpottingModel):
         queries = self.decoder(memory, present, train)
         if shortcut is not None:
             queries += shortcut[1].astype(queries.dtype)
-        logits = self.classification_head(queries, train).astype(jnp.float32)
+        logits = self.classification_head(queries, train)
         if shortcut is not None:
             logits += shortcut[0]
         log_variance = None
         if self.config.uncertainty:
             mean, log_variance = self.displacement_head(queries, train)
-            log_variance = log_variance.astype(jnp.float32)
         else:
             mean = self.displacement_head(queries, train)
-        return Predictions(jax.nn.sigmoid(logits), mean.astype(jnp.float32), log_variance)
+        return Predictions(jax.nn.sigmoid(logits), mean, log_variance)
 
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
         inputs = jax.tree.map(jnp.asarray, inputs)
         highest = self.config.highest_precision
         with jax.default_matmul_precision("highest") if highest else contextlib.nullcontext():
-            shortcut = None if self.shortcut is None else self.shortcut(inputs["features"])
+            shortcut = None
+            if self.shortcut is not None:
+                masks = (inputs.get("masks") or {}).get("features") or (None,) * len(self.sources)
+                shortcut = self.shortcut(tuple(map(hide_absent, inputs["features"], masks)))
             return self.decode(*self.embed(inputs, train), train, shortcut)
 
 

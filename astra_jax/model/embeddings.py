@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from astra_jax.model.config import ModelConfig, SourceShape
-from astra_jax.model.layers import Linear, code_init, step_times
+from astra_jax.model.layers import Linear, code_init, step_times, unit_uniform
 
 
 def temporal_dropout(
@@ -19,7 +20,7 @@ def temporal_dropout(
 
     Differs from the published implementation: every clip draws its own mask.
     """
-    dropped = jax.random.bernoulli(key, rate, steps.shape[:2])
+    dropped = jax.random.bernoulli(key, np.float32(rate), steps.shape[:2])
     return jnp.where(dropped[..., None], replacement.astype(steps.dtype), steps)
 
 
@@ -35,7 +36,7 @@ def temporal_switch_order(
     Differs from the published implementation: every clip draws its own swaps, and they do
     not overlap, so no step is lost or doubled.
     """
-    draws = jax.random.bernoulli(key, rate, (clips, steps - 1))
+    draws = jax.random.bernoulli(key, np.float32(rate), (clips, steps - 1))
     index = jnp.arange(steps - 1)
     last_miss = jax.lax.cummax(jnp.where(draws, -1, index), axis=1)
     swaps = (draws & ((index - last_miss) % 2 == 1)).astype(jnp.int32)
@@ -68,6 +69,19 @@ def augment(
     return steps, present
 
 
+def hide_absent(
+    steps: Float[Array, "clip step *column"], present: Bool[Array, "clip step"] | None
+) -> Float[Array, "clip step *column"]:
+    """Zeros where a step is not there; without a mask all are.
+
+    Attention gives an absent step a weight of 0, but 0 times infinity is NaN: forwards, and in
+    the gradients of all that saw the step.
+    """
+    if present is None:
+        return steps
+    return jnp.where(present.reshape(*present.shape, *[1] * (steps.ndim - 2)), steps, 0.0)
+
+
 class FeatureProjection(nn.Module):
     """The pointwise network of one embedding: width to width to dim (section 3.1)."""
 
@@ -93,7 +107,7 @@ class SourceEmbedding(nn.Module):
     def setup(self) -> None:
         cfg, source = self.config, self.source
         self.dropped_step = (
-            self.param("dropped_step", nn.initializers.uniform(1.0), (source.width,))
+            self.param("dropped_step", unit_uniform, (source.width,))
             if cfg.temporal_dropout > 0
             else None
         )
@@ -102,7 +116,7 @@ class SourceEmbedding(nn.Module):
             "time_code", code_init(cfg.codes, times), (source.rows, cfg.dim)
         )
         self.embedding_code = self.param(
-            "embedding_code", nn.initializers.uniform(1.0), (len(source.widths), cfg.dim)
+            "embedding_code", unit_uniform, (len(source.widths), cfg.dim)
         )
         self.projections = [
             FeatureProjection(cfg, name=f"projection_{i}") for i in range(len(source.widths))
@@ -136,7 +150,7 @@ class SourceEmbedding(nn.Module):
         if train:
             key = self.make_rng("augment")
             rows, present = augment(key, rows, present, self.dropped_step, self.config)
-        tokens = self.code(self.project(rows, train))
+        tokens = self.code(self.project(hide_absent(rows, present), train))
         if present is not None:
             present = jnp.repeat(present, len(self.source.widths), axis=1)
         return tokens, present

@@ -41,10 +41,10 @@ class SpottingModel(nn.Module):
 def example_inputs(config: ModelConfig) -> dict[str, Any]:
     """Zeros of the shapes the model takes, one clip."""
     return {
-        "features": tuple(jnp.zeros((1, s.rows, s.width)) for s in config.sources),
+        "features": tuple(jnp.zeros((1, s.rows, s.width), jnp.float32) for s in config.sources),
         "log_mel": None
         if config.audio is None
-        else jnp.zeros((1, config.audio.frames, config.audio.mels)),
+        else jnp.zeros((1, config.audio.frames, config.audio.mels), jnp.float32),
     }
 
 

@@ -21,19 +21,43 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
+def unit_uniform(
+    key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Float[Array, "*shape"]:
+    """Draws uniformly from [0, 1); Flax's own draws doubles where JAX has 64 bits enabled."""
+    return jax.random.uniform(key, shape, dtype)
+
+
 class Linear(nn.Module):
-    """A dense layer whose weights and biases start uniform in +-1/sqrt(fan_in)."""
+    """A dense layer whose weights and biases start uniform in +-1/sqrt(fan_in).
+
+    `precision`: of the product; GPU and TPU round what they multiply unless it is the highest.
+    """
 
     features: int
     dtype: Any = jnp.float32
+    precision: jax.lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch column"]) -> Float[Array, "*batch feature"]:
         """Applies the layer to the last axis."""
         init = symmetric_uniform(1 / math.sqrt(x.shape[-1]))
         return nn.Dense(
-            self.features, dtype=self.dtype, kernel_init=init, bias_init=init, name="dense"
+            self.features,
+            dtype=self.dtype,
+            precision=self.precision,
+            kernel_init=init,
+            bias_init=init,
+            name="dense",
         )(x)
+
+
+def output_layer(features: int, name: str) -> Linear:
+    """The last linear of a head: in float32 whatever the model computes in, nothing rounded.
+
+    In bfloat16 there are some 300 probabilities: peaks tie, and the earliest position wins.
+    """
+    return Linear(features, jnp.float32, jax.lax.Precision.HIGHEST, name=name)
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
@@ -85,7 +109,7 @@ def code_init(kind: str, times: Float[np.ndarray, " step"]) -> nn.initializers.I
     ) -> Float[Array, "*shape"]:
         if kind == "sinusoidal":
             return jnp.asarray(sinusoids(times, shape[-1]), dtype)
-        return jax.random.uniform(key, shape, dtype)
+        return unit_uniform(key, shape, dtype)
 
     return init
 

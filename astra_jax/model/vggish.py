@@ -7,8 +7,14 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.config import ModelConfig, VGGishConfig
-from astra_jax.model.embeddings import augment
-from astra_jax.model.layers import Linear, code_init, step_times, symmetric_uniform
+from astra_jax.model.embeddings import augment, hide_absent
+from astra_jax.model.layers import (
+    Linear,
+    code_init,
+    step_times,
+    symmetric_uniform,
+    unit_uniform,
+)
 
 # Convolutions in each of the four blocks; a pooling closes a block.
 _BLOCKS = ((0,), (1,), (2, 3), (4, 5))
@@ -67,7 +73,7 @@ class AudioEmbedding(nn.Module):
     def setup(self) -> None:
         cfg, audio = self.config, self.audio
         self.dropped_step = (
-            self.param("dropped_step", nn.initializers.uniform(1.0), (audio.mels,))
+            self.param("dropped_step", unit_uniform, (audio.mels,))
             if cfg.temporal_dropout > 0
             else None
         )
@@ -76,7 +82,7 @@ class AudioEmbedding(nn.Module):
         self.time_code = self.param(
             "time_code", code_init(cfg.codes, times), (audio.segments, cfg.dim)
         )
-        self.audio_code = self.param("audio_code", nn.initializers.uniform(1.0), (cfg.dim,))
+        self.audio_code = self.param("audio_code", unit_uniform, (cfg.dim,))
         self.vggish = VGGish(cfg, audio)
 
     def project(
@@ -107,7 +113,7 @@ class AudioEmbedding(nn.Module):
             log_mel, present = augment(key, log_mel, present, self.dropped_step, self.config)
         shape = (log_mel.shape[0], audio.segments, audio.segment_frames)
         used = audio.segments * audio.segment_frames
-        tokens = self.code(self.project(log_mel[:, :used].reshape(*shape, audio.mels)))
         if present is not None:
             present = jnp.all(present[:, :used].reshape(shape), axis=2)
-        return tokens, present
+        segments = hide_absent(log_mel[:, :used].reshape(*shape, audio.mels), present)
+        return self.code(self.project(segments)), present

@@ -77,14 +77,21 @@ def displacement_loss(
     target max-pooled over a centred window of `2 weight_radius + 1` positions, summed and divided
     by clips times positions. Displacements are in output positions. (The published scores came
     from this.) The paper's text divides by the number of targets and has no such weight.
+
+    Nothing that `mean`, `log_variance` and `targets` hold where `mask` is off reaches the loss or
+    a gradient, not even an infinity.
     """
-    error = jnp.square(targets - mean)
+    # Masked before the formula as well: the gradient of `where` is 0 times the formula's own, and
+    # 0 times infinity is NaN.
+    error = jnp.square(jnp.where(mask, targets, 0.0) - jnp.where(mask, mean, 0.0))
     if log_variance is not None:
         weight = _UNCERTAINTY_WEIGHT
+        log_variance = jnp.where(mask, log_variance, 0.0)
         error = weight * error * jnp.exp(-log_variance) + (1 - weight) * log_variance
     window = 2 * weight_radius + 1
+    lowest = np.zeros((), class_targets.dtype)  # of the same type with 64 bits enabled, too
     reach = jax.lax.reduce_window(
-        class_targets, 0.0, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME"
+        class_targets, lowest, jax.lax.max, (1, window, 1), (1, 1, 1), "SAME"
     )
     clips, positions, _ = mean.shape
     return jnp.sum(jnp.where(mask, error * reach, 0.0)) / (clips * positions)

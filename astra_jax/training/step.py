@@ -62,7 +62,8 @@ def make_train_step(
         trained = optax.apply_updates(trained, updates)
         params, average = combine(trained, frozen), state.average
         if average is not None:
-            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            ended = state.step.astype(jnp.float32)  # else of 64 bits, where JAX has them enabled
+            decay = jnp.minimum(average_decay, (1 + ended) / (10 + ended))
             followed, _ = partition(average, freeze)
             followed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, followed, trained)
             average = combine(followed, frozen)
