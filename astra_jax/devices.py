@@ -1,12 +1,32 @@
 """The devices of a run: mesh, shardings, copies to and from the host, which process speaks."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_32_bits(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that computes in 32 bits, also where JAX has 64 enabled (JAX_ENABLE_X64).
+
+    The same config is the same run then, and its checkpoints fit: with 64 bits enabled JAX draws
+    other random numbers, for dropout as well.
+    """
+
+    @functools.wraps(function)
+    def narrowed(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.enable_x64(False):
+            return function(*args, **kwargs)
+
+    return narrowed
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:

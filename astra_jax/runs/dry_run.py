@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from astra_jax.config.load import copy_config
 from astra_jax.data.simulation.writer import SPEC_FILE, write_matches
-from astra_jax.devices import batch_sharding, put_batch
+from astra_jax.devices import batch_sharding, in_32_bits, put_batch
 from astra_jax.evaluation.table import align_columns
 from astra_jax.model import count_parameters
 from astra_jax.runs.components import USUAL, Components, Computation, build
@@ -53,6 +53,7 @@ class DryRun:
         return sum(self.memory.values()) if "activations and gradients" in self.memory else None
 
 
+@in_32_bits
 def measure(
     config: ConfigDict,
     workdir: Path,

@@ -11,7 +11,7 @@ from typing import Any
 from astra_jax.config.saved import digest
 from astra_jax.data.halves import TAIL_SECONDS, Half
 from astra_jax.data.index import read_labels
-from astra_jax.devices import is_first_process
+from astra_jax.devices import in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
@@ -34,6 +34,7 @@ from astra_jax.training.checkpoints import checkpoint_digest
 _log = logging.getLogger(__name__)
 
 
+@in_32_bits
 def evaluate(
     workdir: Path | Sequence[Path],
     split: str,

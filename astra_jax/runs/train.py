@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from astra_jax.config.saved import differences, plain, to_json
 from astra_jax.data.normalization import save_normalizations
-from astra_jax.devices import host_copy, is_first_process, replicated
+from astra_jax.devices import host_copy, in_32_bits, is_first_process, replicated
 from astra_jax.errors import UserError
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
@@ -35,6 +35,7 @@ from astra_jax.training.trackers import TrackedRun, Trackers
 _log = logging.getLogger(__name__)
 
 
+@in_32_bits
 def train(
     config: ConfigDict,
     workdir: Path,
