@@ -1,6 +1,7 @@
 """The whole model: its sizes, what it puts out, and in which precision."""
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
@@ -82,7 +83,30 @@ def test_every_product_of_the_highest_precision_is_one_of_float32():
         return text.count("dot_general[") + text.count("conv_general_dilated["), text.count(HIGHEST)
 
     (count, highest), (_, unasked) = products("float32_highest"), products("float32")
-    assert (highest, unasked) == (count, 0) and count > 50
+    # Unasked, the last linears of the heads: logits, mean and log variance.
+    assert (highest, unasked) == (count, 3) and count > 50
+
+
+@pytest.mark.parametrize("uncertainty", [True, False])
+def test_the_last_linear_of_a_head_is_one_of_float32_whatever_the_rest_computes_in(uncertainty):
+    config = small(dtype="bfloat16", uncertainty=uncertainty, shortcut_reach=4.0)
+    apply = partial(ASTRA(config).apply, inputs=random_inputs(config, 1))
+    text = str(jax.make_jaxpr(apply)({"params": shapes_of(ASTRA(config))}))
+    outputs = re.findall(r":f32\[1,20,18\] = dot_general", text)
+    # Of classification, displacements, and the shortcut's that is added to the logits.
+    assert len(outputs) == (4 if uncertainty else 3) and text.count(HIGHEST) == len(outputs)
+    assert not re.search(r":bf16\[1,20,18\]", text)
+
+
+def test_a_model_in_bfloat16_tells_its_positions_apart():
+    """In bfloat16 logits there are some 300 probabilities, and the earliest of equal ones wins."""
+    config = small(dtype="bfloat16", shortcut_reach=4.0)
+    out = predict(config, random_params(ASTRA(config)), random_inputs(config, 8))
+    for array in (out.probabilities, out.displacement_mean, out.displacement_log_variance):
+        assert array.dtype == jnp.float32
+        assert len(np.unique(array)) > 0.98 * array.size and array.size == 8 * 20 * 18
+    largest = out.probabilities.max(axis=1, keepdims=True)
+    assert (out.probabilities == largest).sum() == 8 * 18  # no peak is shared
 
 
 def test_an_unknown_kind_of_codes_is_named():

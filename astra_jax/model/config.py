@@ -134,7 +134,10 @@ class ModelConfig:
 
     @property
     def compute_dtype(self) -> jnp.dtype:
-        """The type of activations and matrix products; parameters and softmax stay float32."""
+        """The type of activations and matrix products.
+
+        Parameters, softmax and the last linear of each head stay float32.
+        """
         return jnp.dtype(self.dtype.removesuffix(_HIGHEST))
 
     @property

@@ -4,13 +4,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from astra_jax.model.config import ModelConfig
-from astra_jax.model.layers import Linear
+from astra_jax.model.layers import Linear, output_layer
 
 
 class PlainHead(nn.Module):
     """Dropout, linear, ReLU, dropout, linear to background and classes.
 
-    The classification head's logits, and the displacement head without uncertainty.
+    The classification head's logits, and the displacement head without uncertainty, in float32.
     """
 
     config: ModelConfig
@@ -23,11 +23,11 @@ class PlainHead(nn.Module):
         cfg = self.config
         drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
         x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="hidden")(drop(x)))
-        return Linear(cfg.num_classes + 1, cfg.compute_dtype, name="output")(drop(x))
+        return output_layer(cfg.num_classes + 1, "output")(drop(x))
 
 
 class UncertaintyHead(nn.Module):
-    """Mean and log variance of a Gaussian displacement, in output positions."""
+    """Mean and log variance of a Gaussian displacement, in output positions and float32."""
 
     config: ModelConfig
 
@@ -40,6 +40,6 @@ class UncertaintyHead(nn.Module):
         drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
         for i in range(2):
             x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name=f"shared_{i}")(drop(x)))
-        mean = Linear(cfg.num_classes + 1, cfg.compute_dtype, name="mean")(drop(x))
-        log_variance = Linear(cfg.num_classes + 1, cfg.compute_dtype, name="log_variance")(drop(x))
+        mean = output_layer(cfg.num_classes + 1, "mean")(drop(x))
+        log_variance = output_layer(cfg.num_classes + 1, "log_variance")(drop(x))
         return mean, log_variance

@@ -1,5 +1,6 @@
 """The shortcut: from the raw columns around an output position straight to the heads."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -77,6 +78,11 @@ class Shortcut(nn.Module):
             seen.append(at_knots.reshape(*at_knots.shape[:2], -1))
         x = jnp.concatenate(seen, axis=-1)
         logits = nn.Dense(
-            cfg.num_classes + 1, use_bias=False, kernel_init=nn.initializers.zeros, name="logits"
+            cfg.num_classes + 1,
+            use_bias=False,
+            dtype=jnp.float32,
+            precision=jax.lax.Precision.HIGHEST,  # as the logits that it is added to
+            kernel_init=nn.initializers.zeros,
+            name="logits",
         )(x)
         return logits, Linear(cfg.dim, name="queries")(x)
