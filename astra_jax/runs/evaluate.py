@@ -29,7 +29,7 @@ from astra_jax.runs.members import (
 from astra_jax.runs.memory import EVALUATION, explain_shortage
 from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.checkpoints import checkpoint_digest
+from astra_jax.training.checkpoint_files import checkpoint_digest
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.runs.folder import RunFolder
 from astra_jax.spotting.inference import InferenceConfig
-from astra_jax.training.checkpoints import has_latest
+from astra_jax.training.checkpoint_files import has_latest
 from astra_jax.training.loop import TrainingConfig
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import OptimizerConfig

@@ -90,6 +90,8 @@ class Trainer:
         self._started = time.monotonic() - self.progress.seconds
         if self.progress.finished:
             return self.progress
+        if self.progress.best_epoch:
+            self.checkpoints.keep_best(self.progress.best_epoch * self.stream.steps_per_epoch)
         epochs = self.config.epochs
         stream = self.stream.batches(start, epochs * self.stream.steps_per_epoch)
         with contextlib.closing(stream) as batches, self.journal.open(start):
