@@ -70,6 +70,7 @@ def test_nothing_else_lies_in_the_folder(run):
         "checkpoints",
         "metrics.jsonl",
         "summary.json",
+        "log.txt",
     }
 
 

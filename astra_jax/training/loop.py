@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import jax
 from jax.sharding import Mesh
@@ -19,8 +19,17 @@ from astra_jax.training.journal import Journal
 from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.step import TrainStep
 
-# Parameters to scores; the one under "score" selects the best epoch.
-Validate = Callable[[Any], dict[str, float]]
+
+class Validate(Protocol):
+    """A validation of parameters."""
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """The scores; the one under "score" selects the best epoch."""
+        ...
+
+    def try_out(self, params: Any) -> None:
+        """Does a little of all that a validation does, so that what fails there fails now."""
+        ...
 
 
 @dataclass(frozen=True)
