@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from astra_jax.devices import is_first_process
 from astra_jax.errors import Interrupted, UserError
 from astra_jax.runs.folder import RunFolder
+from astra_jax.training.checkpoint_files import has_latest
 
 _OURS = "astra_jax"
 _LIBRARIES = ("absl", "asyncio", "concurrent.futures", "grain", "jax", "orbax")
@@ -56,6 +57,12 @@ class RunLog(logging.Handler):
         for line in early:
             self._write(line)
 
+    def go_on(self) -> None:
+        """Opens it where the folder holds what this run has left before."""
+        folder = self._folder
+        if folder.log_path.exists() or has_latest(folder.latest_checkpoints):
+            self.open()
+
     def handle(self, record: logging.LogRecord) -> bool:
         """Takes a record where it is of the level that is kept."""
         ours = record.name.partition(".")[0] == _OURS
@@ -85,8 +92,7 @@ class RunLog(logging.Handler):
         try:
             yield
         except BaseException as error:
-            if self._folder.is_run():
-                self.open()
+            self.go_on()
             if isinstance(error, Interrupted):
                 self.say(str(error))
             elif isinstance(error, UserError):

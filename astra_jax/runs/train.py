@@ -82,8 +82,7 @@ def _train(
     """`train` once the lock is held: data, state, steps, summary."""
     if (found := find_finished(settings, folder, components.make_model)) is not None:
         return found
-    if folder.is_run():
-        log.open()
+    log.go_on()
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))

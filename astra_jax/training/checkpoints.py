@@ -49,6 +49,7 @@ class Checkpoints:
         if not read_only and is_first_process():
             for folder in (latest, best):
                 clean(folder)
+        self._latest_folder, self._best_folder = latest, best
         # One more than the newest: it is the way back where the newest can't be read.
         self._latest = _manager(latest, 2, read_only)
         self._best = _manager(best, None, read_only)
@@ -73,7 +74,7 @@ class Checkpoints:
             # The end of an epoch whose validation was interrupted comes by here twice.
             if step in self._latest.all_steps():
                 if is_first_process():
-                    write_progress(self._latest.directory / str(step), progress)
+                    write_progress(self._latest_folder / str(step), progress)
                 wait_for_all("the progress is written")
             else:
                 args = ocp.args.Composite(
@@ -96,7 +97,7 @@ class Checkpoints:
         )
         damaged: list[DamagedCheckpoint] = []
         for step in sorted(self._latest.all_steps(), reverse=True):
-            folder = Path(self._latest.directory / str(step))
+            folder = self._latest_folder / str(step)
 
             def read(step: int = step, folder: Path = folder) -> tuple[Any, Progress]:
                 check_model(folder.parent, _metadata(folder / "state"), abstract_state)
@@ -119,7 +120,7 @@ class Checkpoints:
         steps = sorted(self._latest.all_steps(), reverse=True)
         if is_first_process():
             for step, fault in zip(steps, damaged, strict=False):
-                folder = Path(self._latest.directory / str(step))
+                folder = self._latest_folder / str(step)
                 _log.warning(
                     "%s: the checkpoint is damaged (%s): kept as %s, going on from step %d",
                     folder,
@@ -164,7 +165,7 @@ class Checkpoints:
         if others:
             if is_first_process():
                 for step in others:
-                    discard(Path(self._best.directory / str(step)))
+                    discard(self._best_folder / str(step))
             wait_for_all("earlier best checkpoints are deleted")
             self._best.reload()
 
@@ -207,10 +208,10 @@ class Checkpoints:
         step: int | None = self._best.latest_step()
         if step is None:
             raise UserError(
-                f"{self._best.directory}: no checkpoint yet: train first, at least until the "
+                f"{self._best_folder}: no checkpoint yet: train first, at least until the "
                 "first validation"
             )
-        return step, Path(self._best.directory / str(step))
+        return step, self._best_folder / str(step)
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk."""
@@ -226,7 +227,7 @@ class Checkpoints:
             reason = disk_reason(error)
             if reason is None:
                 raise
-            folder = Path(self._latest.directory)
+            folder = self._latest_folder
             steps = steps_in(folder)
             left = f"that of step {steps[-1]} is intact" if steps else "none is there yet"
             raise UserError(

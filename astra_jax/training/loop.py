@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -20,6 +20,7 @@ from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.step import TrainStep
 
 
+@runtime_checkable
 class Validate(Protocol):
     """A validation of parameters."""
 
