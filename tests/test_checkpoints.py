@@ -142,8 +142,6 @@ import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np
 from astra_jax.runs.folder import RunFolder
-from astra_jax.training import checkpoint_faults
-from astra_jax.training.checkpoint_files import has_latest, read_progress, steps_in
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.state import Progress
 run, state = RunFolder(Path(sys.argv[1])), {"weights": np.arange(3.0)}
