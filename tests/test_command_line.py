@@ -149,8 +149,8 @@ def test_a_user_sees_what_is_meant_for_him_and_nothing_else(root, compiled_folde
     assert said[0].startswith("Average-mAP, %")
     assert evaluated[0].startswith("1 match(es) predicted in ")
     assert "best checkpoint" in evaluated[0] and evaluated[1:] == ["ended: 0"]
-    assert trained[1].startswith(f"{workdir}: this run is finished")
-    assert trained[2:] == ["ended: 0"]
+    assert trained[0].startswith(f"{workdir}: this run is finished")
+    assert trained[1:] == ["ended: 0"]
     assert "another model (decoder/layer_0/feed_forward" in refused[0]
     assert "(16,) there, (8,) in the config" in refused[0]
     assert refused[1:] == ["ended: 2"] and at_end == []
