@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from astra_jax.data.clock import Clock
 from astra_jax.data.halves import TAIL_SECONDS, Half
 from astra_jax.data.layout import check_folders, check_roots, label_path, open_audio, open_source
 from astra_jax.data.sources import DataSpec
+from astra_jax.data.time import Exact, duration
 from astra_jax.errors import UserError
 from astra_jax.formats.soccernet_labels import HALVES, read_raw_annotations
 
@@ -54,7 +56,7 @@ def read_labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[s
     return {match: read_raw_annotations(path) for match, path in paths.items()}
 
 
-def _inside(events: Events, seconds: float) -> Events:
+def _inside(events: Events, seconds: Exact) -> Events:
     return events.select(events.milliseconds < seconds * 1000)
 
 
@@ -68,7 +70,7 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
     if spec.audio is not None:
         audio = open_audio(spec, spec.audio, match, half)
         audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
-    seconds = max((lengths or audio_lengths).values(), default=0.0)
+    seconds = max((lengths or audio_lengths).values(), default=Fraction(0))
     if seconds == 0:
         patterns = [source.pattern for source in spec.sources if not source.is_clock]
         patterns += [] if spec.audio is None else [spec.audio.pattern]
@@ -90,16 +92,16 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
     return Half(match, half, seconds, sources, audio, Events.none(), spec)
 
 
-def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[float]) -> dict[Path, float]:
+def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[Exact]) -> dict[Path, Fraction]:
     """Seconds of every file that holds at least one row."""
     return {
-        file.path: file.rows / rate
+        file.path: duration(file.rows, rate)
         for file, rate in zip(files, rates, strict=True)
         if file is not None and file.rows
     }
 
 
-def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None:
+def _check_longest(sources: dict[Path, Fraction], audio: dict[Path, Fraction]) -> None:
     """Refuses what lasts more than 5 s longer than the rest; see `index_halves`."""
     for path, seconds in (sources | audio).items():
         others = {other: s for other, s in (sources | audio).items() if other != path}
@@ -108,9 +110,9 @@ def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None
         if rest and agree and seconds > max(rest) + TAIL_SECONDS:
             longest = max(others, key=lambda other: others[other])
             raise UserError(
-                f"{path}: lasts {seconds:.1f} s, more than {TAIL_SECONDS:g} s longer than the "
-                f"rest of its half ({longest.name}: {others[longest]:.1f} s); check its rate in "
-                "data.sources or data.audio, cut it, or take the match off the split's list"
+                f"{path}: lasts {float(seconds):.1f} s, more than {TAIL_SECONDS} s longer than the "
+                f"rest of its half ({longest.name}: {float(others[longest]):.1f} s); check its "
+                "rate in data.sources or data.audio, cut it, or take the match off the split's list"
             )
 
 

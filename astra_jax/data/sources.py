@@ -1,16 +1,17 @@
 """What a data set consists of, read from the config: sources, audio, roots, classes."""
 
-import math
 import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from astra_jax.config.clock import CLOCK_COLUMNS, CLOCK_PATTERN
 from astra_jax.data.annotations import UnknownLabels
 from astra_jax.data.clock import SLOWEST
+from astra_jax.data.time import exact_rate
 from astra_jax.errors import UserError
 
 
@@ -25,7 +26,7 @@ class SourceSpec:
     """
 
     pattern: str
-    rows_per_second: float
+    rows_per_second: Fraction
     widths: tuple[int, ...]
     normalize: bool = True
     shortcut_columns: int | None = field(default=None, compare=False)
@@ -40,10 +41,6 @@ class SourceSpec:
         """Whether it is the half's clock and no file."""
         return self.pattern == CLOCK_PATTERN
 
-    def rows(self, seconds: float) -> int:
-        """The row at a time in the half, or the rows of a stretch of time: the nearest, half up."""
-        return math.floor(seconds * self.rows_per_second + 0.5)
-
 
 @dataclass(frozen=True)
 class AudioSpec:
@@ -53,10 +50,6 @@ class AudioSpec:
     frames_per_second: int = 100
     mels: int = 128
     floor_db: float = -80.0
-
-    def frames(self, seconds: float) -> int:
-        """The frame at a time in the half, or the frames of a stretch of time (nearest)."""
-        return math.floor(seconds * self.frames_per_second + 0.5)
 
 
 @dataclass(frozen=True)
@@ -167,12 +160,11 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
             f"{where}.widths: {_shown(widths)}, it must be a list of whole numbers above 0, such "
             "as (10,)"
         )
-    if not _is_number(rate) or not rate > 0:
-        raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
+    exact = _rate(rate, f"{where}.rows_per_second")
     is_clock = fields["pattern"] == CLOCK_PATTERN
     normalize = fields.get("normalize", not is_clock)
     if is_clock:
-        _check_clock(where, widths, rate, normalize)
+        _check_clock(where, widths, exact, normalize)
     if not isinstance(normalize, bool):
         raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
     shortcut = fields.get("shortcut_columns")
@@ -181,17 +173,31 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
             f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
             f"from 0 to {sum(widths)}"
         )
-    return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize, shortcut)
+    return SourceSpec(fields["pattern"], exact, tuple(widths), normalize, shortcut)
 
 
-def _check_clock(where: str, widths: Any, rate: float, normalize: Any) -> None:
+def _rate(value: Any, where: str) -> Fraction:
+    """A rate of the config, exact; a number above 0 or a text as "30000/1001"."""
+    try:
+        if not isinstance(value, str) and not _is_number(value):
+            raise ValueError
+        return exact_rate(value)
+    except ValueError:
+        raise UserError(
+            f"{where}: {_shown(value)}, it must be a number above 0, or a fraction of two in "
+            "quotes as '30000/1001'"
+        ) from None
+
+
+def _check_clock(where: str, widths: Any, rate: Fraction, normalize: Any) -> None:
     if tuple(widths) != (CLOCK_COLUMNS,):
         raise UserError(
             f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({CLOCK_COLUMNS},)"
         )
     if rate < SLOWEST:
         raise UserError(
-            f"{where}.rows_per_second: {_shown(rate)}, a half's clock needs at least {SLOWEST}"
+            f"{where}.rows_per_second: {float(rate):g}, a half's clock needs at least "
+            f"{float(SLOWEST)}"
         )
     if normalize is True:
         raise UserError(f"{where}.normalize: True, but a half's clock is taken as it is")
