@@ -18,7 +18,7 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
+    `pattern` is the file's name in the match folder, with `{half}` for its number, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
     the training matches' statistics. `shortcut_columns`: how many of its first columns the model's
     shortcut sees (None: all); what is read of a file doesn't hang on it.
@@ -71,6 +71,7 @@ class DataSpec:
     audio: AudioSpec | None
     unknown_labels: UnknownLabels = "error"
     labels_file: str = "Labels-v2.json"
+    periods: tuple[int, ...] = (1, 2)
 
     @property
     def has_features(self) -> bool:
@@ -84,7 +85,7 @@ class DataSpec:
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
         unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths and,
         where wanted, normalize and shortcut_columns) and audio (None, or a mapping with pattern,
-        frames_per_second, mels, floor_db).
+        frames_per_second, mels, floor_db), and where wanted periods: the halves that count.
         Errors: UserError naming the config key.
         """
         classes = data["classes"]
@@ -119,7 +120,18 @@ class DataSpec:
             audio=audio,
             unknown_labels=unknown,
             labels_file=data["labels_file"],
+            periods=_periods(data.get("periods", cls.periods)),
         )
+
+
+def _periods(periods: Any) -> tuple[int, ...]:
+    whole = _all(periods, int) and len(periods) > 0
+    if not whole or len(set(periods)) != len(periods) or not set(periods) <= set(range(1, 10)):
+        raise UserError(
+            f"data.periods: {_shown(periods)}, it must be a list of the halves that count, each "
+            "once, whole numbers from 1 to 9, such as (1, 2)"
+        )
+    return tuple(sorted(periods))
 
 
 def _root(data: Mapping[str, Any], key: str) -> Path:
@@ -151,8 +163,8 @@ def _fields(
     rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
     if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
         raise UserError(
-            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where 1 "
-            "or 2 goes, and no other braces" + (", or 'clock'" if "widths" in keys else "")
+            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where "
+            "its number goes, and no other braces" + (", or 'clock'" if "widths" in keys else "")
         )
     return dict(item)
 
