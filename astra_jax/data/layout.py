@@ -7,6 +7,7 @@ from astra_jax.data.arrays import ArrayFile, open_array
 from astra_jax.data.sources import AudioSpec, DataSpec, SourceSpec
 from astra_jax.errors import UserError
 
+
 def label_path(spec: DataSpec, match: str) -> Path:
     """Where the label file of a match lies."""
     return spec.labels_root / match / spec.labels_file
