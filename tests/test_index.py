@@ -147,7 +147,7 @@ def test_files_without_rows_are_no_half(tmp_path, caplog):
     folder = write_match(tmp_path)
     for name, shape in (("2_wide", (0, 6)), ("2_fast", (0, 3)), ("audio2", (4, 0))):
         np.save(folder / f"{name}.npy", np.zeros(shape, np.float32))
-    assert [half.half for half in index(tmp_path, labelled=False)] == [1]
+    assert [half.half for half in index(tmp_path)] == [1]
     assert messages(caplog) == [f"halves without files: 1 left out ({MATCH} half 2)"]
 
 

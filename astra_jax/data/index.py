@@ -67,7 +67,7 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
         if late := sum(len(events[half.half]) - len(half.events) for half in inside):
             _log.warning("%s: %d event(s) past the end of their half left out", match, late)
         halves += inside
-    _warn_of_left_out(left_out, labelled)
+    _warn_of_left_out(left_out)
     _warn_of_long(halves)
     _check_presence(spec, halves)
     return halves
@@ -146,13 +146,16 @@ def _warn_of_masked(
             _log.warning("%s: %s, masked", path, "absent" if file is None else "empty")
 
 
-def _warn_of_left_out(left_out: Mapping[str, int], labelled: bool) -> None:
-    """One line for all halves that have no files, by their names."""
+def _warn_of_left_out(left_out: Mapping[str, int]) -> None:
+    """One line for all halves that have no files, by their names, and their labels."""
     if not left_out:
         return
-    labels = f"; {sum(left_out.values())} label(s) lie in them" if labelled else ""
+    labels = sum(left_out.values())
     _log.warning(
-        "halves without files: %d left out (%s)%s", len(left_out), _brief(list(left_out)), labels
+        "halves without files: %d left out (%s)%s",
+        len(left_out),
+        _brief(list(left_out)),
+        f"; {labels} label(s) lie in them" if labels else "",
     )
 
 
@@ -199,9 +202,9 @@ def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None
         if rest and agree and seconds > max(rest) + TAIL_SECONDS:
             longest = max(others, key=lambda other: others[other])
             raise UserError(
-                f"{path}: lasts {float(seconds):.1f} s, more than {TAIL_SECONDS:g} s longer than the "
-                f"rest of its half ({longest.name}: {float(others[longest]):.1f} s); check its rate in "
-                "data.sources or data.audio, cut it, or take the match off the split's list"
+                f"{path}: lasts {float(seconds):.1f} s, more than {TAIL_SECONDS:g} s longer than "
+                f"the rest of its half ({longest.name}: {float(others[longest]):.1f} s); check its "
+                "rate in data.sources or data.audio, cut it, or take the match off the split's list"
             )
 
 

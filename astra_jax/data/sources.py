@@ -18,7 +18,7 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for its number, or "clock": no file
+    `pattern` is the file's name in the match folder, `{half}` its number, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
     the training matches' statistics. `shortcut_columns`: how many of its first columns the model's
     shortcut sees (None: all); what is read of a file doesn't hang on it.
