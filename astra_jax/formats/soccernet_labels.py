@@ -1,11 +1,14 @@
 """SoccerNet's label files: the annotations of a match as they stand there."""
 
+import functools
 import json
+import logging
+import operator
 import re
 import reprlib
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from astra_jax.errors import UserError
@@ -17,6 +20,14 @@ _GAME_TIME = re.compile(r"([1-9])\s*-\s*([0-9]{1,3}):([0-9]{2})")
 
 # Eleven days in milliseconds: a slip of the keyboard may pass, no arithmetic overflows.
 _LATEST = 10**9
+
+# gameTime is cut to a second; official files agree within one.
+_AGREE_MS = 2000
+# What a position is likely to be counted in, and the highest rate that is named otherwise.
+_COMMON_RATES = (1, 2, 5, 10, 12.5, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001, 60)
+_HIGHEST_RATE = 250
+
+_log = logging.getLogger(__name__)
 
 
 class ParsedAnnotation(NamedTuple):
@@ -65,16 +76,15 @@ def _read_game_time(game_time: Any) -> tuple[int, int]:
 
 def _read_position(position: Any) -> int:
     try:
-        if isinstance(position, bool) or not isinstance(position, Real | str):
-            raise ValueError
-        milliseconds = int(position)
-        if not isinstance(position, str) and milliseconds != position:
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f'its "position" is {reprlib.repr(position)}, not whole milliseconds'
-        ) from None
-    return milliseconds
+        if isinstance(position, str):
+            return int(position)
+        if isinstance(position, float) and position.is_integer():
+            return int(position)
+        if not isinstance(position, bool):
+            return operator.index(position)  # any library's whole numbers
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f'its "position" is {reprlib.repr(position)}, not whole milliseconds')
 
 
 def read_raw_annotations(
@@ -83,7 +93,8 @@ def read_raw_annotations(
     """The annotations of a label file as they stand there, for the metric.
 
     `parse_annotation` reads every one. Neither labels nor the number of the half are judged here.
-    `given_by` is what the user mends where there is no such file.
+    Where most positions of a file lie more than 2 s from their gameTime, the log says once what
+    their unit looks like. `given_by` is what the user mends where there is no such file.
     Errors: UserError naming file and entry for a missing file, broken JSON, what
     `parse_annotation` refuses, a time that is negative or later than any half lasts.
     """
@@ -113,6 +124,8 @@ def read_raw_annotations(
             _check_time(parse_annotation(annotation).milliseconds)
         except ValueError as error:
             raise UserError(f"{path}: annotation {number}: {error}; mend it") from error
+    if doubt := _doubt_unit(annotations):
+        _warn_once(f"{path}: {doubt}")
     return annotations
 
 
@@ -126,3 +139,43 @@ def _check_time(milliseconds: int) -> None:
         raise ValueError(
             f'its "position" is {reprlib.repr(milliseconds)} ms, later than any half lasts'
         )
+
+
+def _doubt_unit(annotations: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to say where most positions are other times than their gameTimes."""
+    times = [
+        (_read_position(entry["position"]), _read_game_time(entry["gameTime"])[1])
+        for entry in annotations
+        if "position" in entry
+    ]
+    apart = sum(abs(position - clock) > _AGREE_MS for position, clock in times)
+    if 2 * apart <= len(times):
+        return None
+    return (
+        f"position and gameTime lie more than {_AGREE_MS // 1000} s apart in {apart} of "
+        f"{len(times)} annotation(s): position looks like {_name_unit(times)}, and is read as "
+        "milliseconds from the start of the half; mend whichever is wrong"
+    )
+
+
+def _name_unit(times: Sequence[tuple[int, int]]) -> str:
+    """The unit in which most positions agree with their gameTimes, (position, milliseconds)."""
+    # Nothing has a rate at 00:00.
+    seconds = [(position, clock / 1000) for position, clock in times if clock > 0]
+    rate = median(position / second for position, second in seconds) if seconds else 0.0
+
+    def error(unit: float) -> float:
+        return median(abs(position / unit - second) for position, second in seconds)
+
+    near = [unit for unit in _COMMON_RATES if abs(unit - rate) < rate / 10]
+    likely = sorted(near, key=error)[:1] + [round(rate)] * (1 <= rate <= _HIGHEST_RATE)
+    for unit in likely:
+        if error(unit) <= _AGREE_MS / 1000:
+            return "seconds" if unit == 1 else f"frames of {unit:.5g} a second"
+    return "a count from elsewhere (no unit fits)"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """To the log, once however often a command reads the file."""
+    _log.warning("%s", message)
