@@ -25,6 +25,10 @@ def source(**changes: object) -> dict[str, object]:
     [
         ({"classes": ()}, "data.classes"),
         ({"classes": ("Goal", "Goal")}, "data.classes"),
+        *(
+            ({"periods": periods}, f"data.periods: {periods!r}")
+            for periods in ((), (1, 1), (0, 1), (10,), ("1",), (1.0,), (True,), 2, None)
+        ),
         ({"unknown_labels": "ignore"}, "data.unknown_labels"),
         ({"sources": (), "audio": None}, "data.sources"),
         (source(rate=1), "data.sources[0].rate"),

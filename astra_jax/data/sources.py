@@ -2,7 +2,7 @@
 
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
+    `pattern` is the file's name in the match folder, `{half}` its number, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
     the training matches' statistics. `shortcut_columns`: how many of its first columns the model's
     shortcut sees (None: all); what is read of a file doesn't hang on it.
@@ -64,6 +64,7 @@ class DataSpec:
     audio: AudioSpec | None
     unknown_labels: UnknownLabels = "error"
     labels_file: str = "Labels-v2.json"
+    periods: tuple[int, ...] = (1, 2)
 
     @property
     def has_features(self) -> bool:
@@ -77,7 +78,7 @@ class DataSpec:
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
         unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths and,
         where wanted, normalize and shortcut_columns) and audio (None, or a mapping with pattern,
-        frames_per_second, mels, floor_db).
+        frames_per_second, mels, floor_db), and where wanted periods: the halves that count.
         Errors: UserError naming the config key.
         """
         classes = data["classes"]
@@ -89,15 +90,16 @@ class DataSpec:
         unknown = data["unknown_labels"]
         if unknown not in ("error", "skip"):
             raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
+        periods = _periods(data.get("periods", cls.periods))
         if not _all(data["sources"], Mapping):
             raise UserError(
                 f"data.sources: {_shown(data['sources'])}, it must be a list of mappings, one a "
                 "source, as in configs/commentary.py"
             )
         sources = tuple(
-            _source(item, f"data.sources[{i}]") for i, item in enumerate(data["sources"])
+            _source(item, f"data.sources[{i}]", periods) for i, item in enumerate(data["sources"])
         )
-        audio = None if data["audio"] is None else _audio(data["audio"])
+        audio = None if data["audio"] is None else _audio(data["audio"], periods)
         if all(source.is_clock for source in sources) and audio is None:
             raise UserError(
                 "data.sources: no file and no audio; name at least one file's pattern"
@@ -112,7 +114,18 @@ class DataSpec:
             audio=audio,
             unknown_labels=unknown,
             labels_file=data["labels_file"],
+            periods=periods,
         )
+
+
+def _periods(periods: Any) -> tuple[int, ...]:
+    whole = _all(periods, int) and len(periods) > 0
+    if not whole or len(set(periods)) != len(periods) or not set(periods) <= set(range(1, 10)):
+        raise UserError(
+            f"data.periods: {_shown(periods)}, it must be a list of the halves that count, each "
+            "once, whole numbers from 1 to 9, such as (1, 2)"
+        )
+    return tuple(sorted(periods))
 
 
 def _root(data: Mapping[str, Any], key: str) -> Path:
@@ -128,6 +141,7 @@ def _root(data: Mapping[str, Any], key: str) -> Path:
 def _fields(
     item: Mapping[str, Any],
     where: str,
+    periods: Sequence[int],
     keys: tuple[str, ...],
     optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -142,17 +156,24 @@ def _fields(
     if pattern == CLOCK_PATTERN and "widths" in keys:
         return dict(item)
     rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
-    if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
+    # One recording a match, and so one file, needs no number in its name.
+    named = "{half}" in str(pattern) or (rest and len(periods) == 1)
+    if not named or "{" in rest or "}" in rest:
         raise UserError(
-            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where 1 "
-            "or 2 goes, and no other braces" + (", or 'clock'" if "widths" in keys else "")
+            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where "
+            "its number goes (where data.periods has one alone, it may go without), and no other "
+            "braces" + (", or 'clock'" if "widths" in keys else "")
         )
     return dict(item)
 
 
-def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
+def _source(item: Mapping[str, Any], where: str, periods: Sequence[int]) -> SourceSpec:
     fields = _fields(
-        item, where, ("pattern", "rows_per_second", "widths"), ("normalize", "shortcut_columns")
+        item,
+        where,
+        periods,
+        ("pattern", "rows_per_second", "widths"),
+        ("normalize", "shortcut_columns"),
     )
     widths, rate = fields["widths"], fields["rows_per_second"]
     if not _all(widths, int) or not widths or min(widths) < 1:
@@ -203,13 +224,15 @@ def _check_clock(where: str, widths: Any, rate: Fraction, normalize: Any) -> Non
         raise UserError(f"{where}.normalize: True, but a half's clock is taken as it is")
 
 
-def _audio(item: Any) -> AudioSpec:
+def _audio(item: Any, periods: Sequence[int]) -> AudioSpec:
     if not isinstance(item, Mapping):
         raise UserError(
             f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/config/defaults.py,"
             " or None for no audio"
         )
-    fields = _fields(item, "data.audio", ("pattern", "frames_per_second", "mels", "floor_db"))
+    fields = _fields(
+        item, "data.audio", periods, ("pattern", "frames_per_second", "mels", "floor_db")
+    )
     for key in ("frames_per_second", "mels"):
         if not _all([fields[key]], int) or fields[key] < 1:
             raise UserError(

@@ -30,7 +30,7 @@ def make_validate(
     """
     if validation is None:
         return None
-    halves, labels, classes = validation.halves, validation.labels, settings.data.classes
+    halves, labels, data = validation.halves, validation.labels, settings.data
     forward: Forward | None = None
 
     def validate(params: Any) -> dict[str, float]:
@@ -42,8 +42,15 @@ def make_validate(
             else:
                 forward.replace_params(params)
             predictor = Predictor(settings.inference, [(forward, halves)])
-            predictions = predict_matches(predictor, halves, classes, interruption.check)
-        blocks = average_maps(labels, predictions, ("tight", "loose"), classes)
+            predictions = predict_matches(predictor, halves, data.classes, interruption.check)
+        blocks = average_maps(
+            labels,
+            predictions,
+            ("tight", "loose"),
+            data.classes,
+            settings.frame_rate,
+            data.periods,
+        )
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
 
