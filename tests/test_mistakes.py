@@ -88,9 +88,9 @@ def break_json(root: Path) -> tuple[str, ...]:
     return (str(path), "broken JSON", "download it again")
 
 
-def play_a_third_half(root: Path) -> tuple[str, ...]:
-    path = change_label(root, gameTime="3 - 00:10")
-    return (str(path), "annotation 1", "must be 1 or 2")
+def forget_the_half(root: Path) -> tuple[str, ...]:
+    path = change_label(root, gameTime="12:10")
+    return (str(path), "annotation 1", "'12:10', not a half")
 
 
 def go_back_in_time(root: Path) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def lose_a_match(root: Path) -> tuple[str, ...]:
         widen_file,
         invent_a_label,
         break_json,
-        play_a_third_half,
+        forget_the_half,
         go_back_in_time,
         spoil_the_validation,
         lose_a_match,
