@@ -110,7 +110,7 @@ def test_other_frame_rates_score_as_in_the_package(
 
 @pytest.mark.slow
 def test_the_ball_tasks_metric_scores_as_in_the_package(tmp_path: Path) -> None:
-    """A quarter of a minute: its vectors have 180,000 frames a half."""
+    """Ten seconds: its vectors have 180,000 frames a half."""
     assert_equals_the_package(16, "at1", tmp_path, 25)
 
 
