@@ -89,8 +89,8 @@ def break_json(root: Path) -> tuple[str, ...]:
 
 
 def forget_the_half(root: Path) -> tuple[str, ...]:
-    path = change_label(root, gameTime="12:15")
-    return (str(path), "annotation 1", "'12:15'", '"1 - 00:29"')
+    path = change_label(root, gameTime="12:10")
+    return (str(path), "annotation 1", "'12:10', not a half")
 
 
 def go_back_in_time(root: Path) -> tuple[str, ...]:

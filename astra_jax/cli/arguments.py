@@ -32,6 +32,8 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(word.partition("=")[0])
             if action is None or isinstance(action, argparse._AppendAction):
                 continue
+            if action.default is argparse.SUPPRESS:  # help and version, which keep no value
+                continue
             if action in given:
                 self.error(f"{'/'.join(action.option_strings)} is given twice: give it once")
             given.add(action)

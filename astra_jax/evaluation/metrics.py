@@ -57,7 +57,8 @@ def average_map(
     package's, is not the ball task's mAP@1: that is `at1` at 25, where a spot 0.98 s from its event
     is a miss and two events in half a second are two.
     periods: the halves that count; entries of others are left out, as in the package.
-    Whatever lies later than 120 minutes of its half counts as on the last frame.
+    Whatever lies later than 120 minutes of its half counts as on the last frame; `late.beyond_grid`
+    says how much does.
     Raises UserError for an unknown metric, a match without predictions, malformed entries or a
     frame rate out of range.
     """

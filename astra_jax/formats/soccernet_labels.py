@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 from astra_jax.errors import UserError
 
-HALVES = (1, 2)
-
 # The half, a dash, minutes and seconds: "1 - 00:29", "2-45:10", "1 - 102:00".
 _GAME_TIME = re.compile(r"([1-9])\s*-\s*([0-9]{1,3}):([0-9]{2})")
 
