@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 from helpers.errors import check_line
-from helpers.matches import WIDE, data_config
+from helpers.matches import MATCH, WIDE, data_config, index, write_labels
 
 from astra_jax.data.sources import DataSpec
 from astra_jax.errors import UserError
@@ -65,3 +66,16 @@ def test_a_bad_config_names_its_key(tmp_path, change, word):
     with pytest.raises(UserError) as error:
         DataSpec.from_config(data_config(tmp_path, **change))
     check_line(error, word)
+
+
+def test_one_recording_a_match_needs_no_number_in_its_files_name(tmp_path):
+    folder = tmp_path / MATCH
+    folder.mkdir(parents=True)
+    np.save(folder / "mine.npy", np.zeros((120, 6), np.float32))
+    write_labels(folder, [])
+    changes = source(pattern="mine.npy") | {"audio": None, "periods": (1,)}
+    (half,) = index(tmp_path, **changes)
+    assert (half.half, half.seconds) == (1, 120)
+    for periods in ((1, 2), (1, 2, 3)):
+        with pytest.raises(UserError, match="pattern: 'mine.npy', .*with {half}.*periods"):
+            index(tmp_path, **changes | {"periods": periods})
