@@ -51,6 +51,7 @@ class Settings:
     optimizer: OptimizerConfig
     training: TrainingConfig
     inference: InferenceConfig
+    frame_rate: int
     trackers: TrackersConfig
 
     @property
@@ -93,6 +94,7 @@ class Settings:
             ),
             training=training,
             inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
+            frame_rate=config.evaluation.frame_rate,
             trackers=TrackersConfig.from_config(sections["logging"]),
         )
 

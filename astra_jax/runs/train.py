@@ -191,7 +191,7 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
         folder,
         f"{count_parameters(params):,}",
         frozen,
-        len(prepared.halves) // 2,
+        len({half.match for half in prepared.halves}),
         prepared.stream.steps_per_epoch * settings.training.batch_size,
         jax.device_count(),
         jax.devices()[0].device_kind,

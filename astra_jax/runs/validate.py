@@ -7,6 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from astra_jax.data.halves import Half
+from astra_jax.data.time import exact_seconds
 from astra_jax.devices import host_copy
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.formats.soccernet_results import Prediction
@@ -67,8 +68,9 @@ class _Validate:
         inference, half = self._settings.inference, self._validation.halves[0]
         with explain_shortage(EVALUATION):
             # So many strides hold at most a batch of windows.
-            seconds = max(inference.batch_size - 1, 1) * inference.stride_seconds
-            half = dataclasses.replace(half, seconds=min(half.seconds, float(seconds)))
+            strides = max(inference.batch_size - 1, 1)
+            seconds = strides * exact_seconds(inference.stride_seconds)
+            half = dataclasses.replace(half, seconds=min(exact_seconds(half.seconds), seconds))
             spots = self._predictor(params, [half]).spots(half)
         found = spots_to_predictions(
             spots, half.half, self._settings.data.classes, inference.positions_per_second
@@ -85,7 +87,14 @@ class _Validate:
         return Predictor(self._settings.inference, [(self._forward, halves)])
 
     def _score(self, predictions: dict[str, list[Prediction]]) -> dict[str, float]:
-        labels, classes = self._validation.labels, self._settings.data.classes
-        blocks = average_maps(labels, predictions, ("tight", "loose"), classes)
+        settings = self._settings
+        blocks = average_maps(
+            self._validation.labels,
+            predictions,
+            ("tight", "loose"),
+            settings.data.classes,
+            settings.frame_rate,
+            settings.data.periods,
+        )
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
