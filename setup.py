@@ -53,6 +53,7 @@ setup(
         "test": [
             "SoccerNet==0.1.62",
             "beartype>=0.21",
+            "hypothesis>=6.100",  # inputs that nobody thought of: labels, results, lists, rates
             "librosa>=0.11",
             "pytest>=8.4",
             "pytest-xdist>=3.6",

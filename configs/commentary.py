@@ -8,11 +8,12 @@ Data:     COMMENTARY/league/season/match/ with {1,2}_commentary_words.npy (49 co
 Cost:     about 10 minutes on one CPU core (2,400 steps of 32 clips).
 Expected: 20.5 loose and 7.3 tight Average-mAP on held_out.txt (docs/small_data.md)
 
-To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or
-2), its rows a second, and the widths of the embeddings that lie side by side in its columns.
-`shortcut_columns`: how many of its first columns say something of a class, or of the time, by
-themselves (all, where it isn't given; 0 for embeddings). The clock needs no file. With other
-`classes` set `config.inference.suppression.windows_seconds` too: one a class, or one for all.
+To use features of your own, change `sources`: one entry a file, with its name (`{half}` is 1 or 2,
+or another number of `config.data.periods`: (1,) for one recording a match), its rows a second, and
+the widths of the embeddings that lie side by side in its columns. `shortcut_columns`: how many of
+its first columns say something of a class, or of the time, by themselves (all, where it isn't
+given; 0 for embeddings). The clock needs no file. With other `classes` set
+`config.inference.suppression.windows_seconds` too: one a class, or one for all.
 """
 
 from ml_collections import ConfigDict

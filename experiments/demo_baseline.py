@@ -41,7 +41,7 @@ from astra_jax.data.simulation.writer import (
 )
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.splits import load_split
-from astra_jax.data.targets import event_positions
+from astra_jax.data.time import indices_at
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.formats.soccernet_labels import read_raw_annotations
@@ -71,7 +71,7 @@ class Observed:
         positions = POSITIONS_PER_SECOND * len(self.rows)
         marks = np.zeros((positions, len(CLASSES)), bool)
         events = self.half.events
-        at = event_positions(events.milliseconds, POSITIONS_PER_SECOND)
+        at = indices_at(events.milliseconds, POSITIONS_PER_SECOND)
         for offset in range(-radius, radius + 1):
             marks[np.clip(at + offset, 0, positions - 1), events.class_ids] = True
         return marks

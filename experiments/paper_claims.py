@@ -36,7 +36,7 @@ from astra_jax.data.simulation.writer import (
 )
 from astra_jax.data.splits import load_split
 from astra_jax.evaluation.metrics import average_map
-from astra_jax.formats.soccernet_labels import read_raw_annotations
+from astra_jax.formats.soccernet_labels import parse_annotation, read_raw_annotations
 from astra_jax.formats.soccernet_results import parse_prediction, read_predictions
 
 ABLATIONS = Path(__file__).parents[1] / "configs" / "ablations.py"
@@ -133,9 +133,10 @@ def spreads(results: Path, root: Path) -> tuple[Values, Values, Values]:
             spot = parse_prediction(raw)
             found = spot.milliseconds / 1000, spot.confidence, float(raw["sigma_seconds"])
             spots.setdefault((spot.half, spot.label), []).append(found)
-        for event in read_raw_annotations(root / match / "Labels-v2.json"):
-            label, second = event["label"], int(event["position"]) / 1000
-            of_class = spots.get((int(event["gameTime"][0]), label), [])
+        for raw in read_raw_annotations(root / match / "Labels-v2.json"):
+            event = parse_annotation(raw)
+            label, second = event.label, event.milliseconds / 1000
+            of_class = spots.get((event.half, label), [])
             near = [spot for spot in of_class if abs(spot[0] - second) <= NEAR_SECONDS]
             if near:
                 time, _, sigma = max(near, key=lambda spot: spot[1])

@@ -153,7 +153,8 @@ def test_every_command_that_computes_refuses_a_platform_without_its_plugin(tmp_p
         address = f"localhost:{free.getsockname()[1]}"
     code = (
         "import sys; from astra_jax.cli import main\n"
-        f"for command in {commands!r}: print(main(command), flush=True)"
+        f"for command in {commands!r}: print(main(command), flush=True)\n"
+        "import logging; print(logging.getLogger('astra_jax').handlers)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -171,6 +172,7 @@ def test_every_command_that_computes_refuses_a_platform_without_its_plugin(tmp_p
     )
     codes = [int(line) for line in done.stdout.splitlines() if line.isdigit()]
     assert codes == [2, 2, 2, 2, 2, 0, 2], done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
     said = done.stderr.splitlines()
     assert len(said) == 6, done.stderr
     for words in said:

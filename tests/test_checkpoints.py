@@ -1,10 +1,18 @@
 """Checkpoints: what a kill between two writes would leave, and damaged ones."""
 
 import contextlib
+import dataclasses
+import errno
+import json
 import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +20,12 @@ import numpy as np
 import pytest
 from helpers.kills import arrays_of
 from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import CheckpointManager
 
 from astra_jax.errors import UserError
 from astra_jax.runs.folder import RunFolder
+from astra_jax.training import checkpoint_faults
+from astra_jax.training.checkpoint_files import has_latest, read_progress, steps_in
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.state import Progress
 
@@ -73,6 +84,102 @@ def test_a_best_checkpoint_of_a_later_step_makes_way(tmp_path):
     np.testing.assert_array_equal(weights, [3.0, 3.0, 3.0])
 
 
+def test_the_best_checkpoint_stays_until_a_complete_latest_one_tells_of_the_next(tmp_path):
+    best = tmp_path / "checkpoints" / "best"
+    checkpoints = checkpoints_of(tmp_path)
+    checkpoints.save_best(3, state_of(3))
+    checkpoints.save_latest(3, state_of(3), Progress(best_epoch=1))
+    checkpoints.save_best(6, state_of(6))
+    checkpoints.wait()
+    assert steps_in(best) == [3, 6]
+    checkpoints.save_latest(6, state_of(6), Progress(best_epoch=2))
+    checkpoints.wait()
+    assert steps_in(best) == [6]
+    checkpoints.close()
+
+
+def test_a_run_that_goes_on_has_the_best_that_it_was_told_of(tmp_path):
+    """Killed when the best of step 6 was complete, and no latest one that tells of it."""
+    best = tmp_path / "checkpoints" / "best"
+    for step in (3, 6):
+        with contextlib.closing(checkpoints_of(tmp_path)) as checkpoints:
+            checkpoints.save_best(step, state_of(step))
+    assert steps_in(best) == [3, 6]
+    with contextlib.closing(checkpoints_of(tmp_path)) as checkpoints:
+        checkpoints.keep_best(9)  # gone: what is there is better than none
+        assert steps_in(best) == [3, 6]
+        checkpoints.keep_best(3)
+        assert steps_in(best) == [3] and len(list(best.iterdir())) == 1
+        assert checkpoints.restore_best(abstract(state_of(0)))[0] == 3
+
+
+# A step that is saved again
+
+
+def test_a_step_that_is_there_gets_other_progress_and_is_never_deleted(tmp_path, monkeypatch):
+    checkpoints = checkpoints_of(tmp_path)
+    checkpoints.save_latest(3, state_of(3), Progress())
+    checkpoints.wait()
+    deleted: list[Any] = []
+    monkeypatch.setattr(CheckpointManager, "delete", lambda *args: deleted.append(args))
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: deleted.append(args))
+    checkpoints.save_best(3, state_of(3))
+    checkpoints.save_latest(3, state_of(3), Progress(epochs=1, best_epoch=1))
+    checkpoints.wait()
+    assert deleted == [] and steps_in(tmp_path / "checkpoints" / "latest") == [3]
+    state, progress = checkpoints.restore_latest(abstract(state_of(0)))
+    assert progress == Progress(epochs=1, best_epoch=1)
+    np.testing.assert_array_equal(state["weights"], state_of(3)["weights"])
+    checkpoints.close()
+    # As Orbax writes it, so that the version before reads it.
+    metadata = tmp_path / "checkpoints" / "latest" / "3" / "progress" / "metadata"
+    assert json.loads(metadata.read_text()) == dataclasses.asdict(progress)
+    assert not list(metadata.parent.glob(".*"))
+
+
+SAVED_TWICE = """
+import os, shutil, signal, sys
+from pathlib import Path
+import numpy as np
+from astra_jax.runs.folder import RunFolder
+from astra_jax.training.checkpoints import Checkpoints
+from astra_jax.training.state import Progress
+run, state = RunFolder(Path(sys.argv[1])), {"weights": np.arange(3.0)}
+checkpoints = Checkpoints(run.latest_checkpoints, run.best_checkpoints)
+checkpoints.save_latest(3, state, Progress())
+checkpoints.wait()
+def then_killed(act):
+    def killed(*args, **kwargs):
+        act(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return killed
+shutil.rmtree = then_killed(shutil.rmtree)
+if sys.argv[2] == "before":
+    os.replace = then_killed(lambda *args: None)
+else:
+    os.replace = then_killed(os.replace)
+checkpoints.save_latest(3, state, Progress(epochs=1))
+checkpoints.wait()
+"""
+
+
+@pytest.mark.parametrize(("moment", "epochs"), [("before", 0), ("after", 1)])
+def test_a_kill_while_a_step_is_saved_again_leaves_it(tmp_path, moment, epochs):
+    done = subprocess.run(
+        [sys.executable, "-c", SAVED_TWICE, str(tmp_path), moment],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with contextlib.closing(checkpoints_of(tmp_path)) as checkpoints:
+        state, progress = checkpoints.restore_latest(abstract({"weights": np.zeros(3)}))
+    assert progress == Progress(epochs=epochs) and state["weights"].tolist() == [0, 1, 2]
+    folder = tmp_path / "checkpoints" / "latest" / "3" / "progress"
+    assert (folder / "metadata").exists() and not list(folder.glob(".*"))  # cleaned
+
+
 # Damage
 
 
@@ -110,7 +217,8 @@ def damage(file: Path, how: str) -> None:
 def test_whatever_file_of_the_newest_is_damaged_what_is_restored_is_whole(
     written, tmp_path, caplog, how
 ):
-    newest = written / "checkpoints" / "latest" / "2"
+    newest_name = Path("checkpoints", "latest", "2")
+    newest = written / newest_name
     files = sorted(path.relative_to(written) for path in newest.rglob("*") if path.is_file())
     fallen_back = []
     for number, file in enumerate(files):
@@ -125,6 +233,9 @@ def test_whatever_file_of_the_newest_is_damaged_what_is_restored_is_whole(
         for name, value in jax.tree.leaves_with_path(state_of(step)):
             np.testing.assert_array_equal(dict(jax.tree.leaves_with_path(state))[name], value)
         assert steps == step  # the damaged one makes way for its successor
+        kept = folder / "checkpoints" / "latest" / ("2.damaged" if step == 1 else "2")
+        whole, left = ({p.relative_to(of) for p in of.rglob("*")} for of in (newest, kept))
+        assert left == whole - ({file.relative_to(newest_name)} if how == "gone" else set())
         assert ("latest/2: the checkpoint is damaged" in caplog.text) == (step == 1)
         fallen_back += [file] if step == 1 else []
     assert len(fallen_back) >= 4
@@ -172,3 +283,147 @@ def test_progress_of_another_kind_is_damage(written, tmp_path, caplog, content):
     with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
         _, progress = checkpoints.restore_latest(abstract(state_of(0)))
     assert progress.epochs == 1 and "latest/2: the checkpoint is damaged" in caplog.text
+
+
+def test_what_is_put_aside_is_no_checkpoint_and_takes_no_other_s_name(written, tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(written, folder.path)
+    latest = folder.latest_checkpoints
+    for number in ("", ".2", ".3"):
+        # As if the run had come to the same step again, and that was damaged as well.
+        shutil.copytree(written / "checkpoints" / "latest" / "2", latest / "2", dirs_exist_ok=True)
+        damage(latest / "2" / "state" / "_METADATA", "half")
+        with contextlib.closing(checkpoints_of(folder.path)) as checkpoints:
+            checkpoints.restore_latest(abstract(state_of(0)))
+            assert checkpoints.latest_step() == 1
+        assert caplog.messages[-1].endswith(f"kept as 2.damaged{number}, going on from step 1")
+    assert steps_in(latest) == [1] and folder.latest_step() == 1
+    shutil.rmtree(latest / "1")
+    assert not has_latest(latest) and read_progress(latest) is None
+    with contextlib.closing(checkpoints_of(folder.path)) as checkpoints:
+        assert checkpoints.latest_step() is None
+        checkpoints.save_latest(2, state_of(2), Progress(epochs=2))
+    assert sorted(path.name for path in latest.iterdir()) == [
+        *("2", "2.damaged", "2.damaged.2", "2.damaged.3")
+    ]
+
+
+def test_a_newest_checkpoint_of_another_model_is_neither_damaged_nor_passed_over(tmp_path):
+    checkpoints = checkpoints_of(tmp_path)
+    checkpoints.save_latest(1, state_of(1), Progress())
+    checkpoints.save_latest(2, {"other": jnp.arange(3.0)}, Progress())
+    checkpoints.wait()
+    with pytest.raises(UserError, match="of another model"):
+        checkpoints.restore_latest(abstract(state_of(0)))
+    checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints" / "latest") == [1, 2]
+
+
+# Errors that pass
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """How long it was waited before each new try, without waiting."""
+    found: list[float] = []
+    monkeypatch.setattr(checkpoint_faults.time, "sleep", found.append)
+    return found
+
+
+def failing(monkeypatch, errors: list[Exception]) -> None:
+    """Reading a checkpoint raises these, one a try, before it works."""
+    restore = CheckpointManager.restore
+
+    def failing_restore(*args, **kwargs):
+        if errors:
+            raise errors.pop(0)
+        return restore(*args, **kwargs)
+
+    monkeypatch.setattr(CheckpointManager, "restore", failing_restore)
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = RuntimeError("a task failed")
+    error.__cause__ = cause
+    return error
+
+
+PASSING = [
+    OSError(errno.EIO, "no matter which words"),
+    OSError(errno.ESTALE, "x"),
+    OSError(errno.ETIMEDOUT, "x"),
+    OSError(errno.EAGAIN, "x"),
+    OSError(errno.EACCES, "x"),
+    OSError(errno.EMFILE, "x"),
+    OSError(errno.ENOMEM, "x"),
+    caused_by(OSError(errno.EIO, "x")),
+    caused_by(ValueError("UNAVAILABLE: server")),
+    ValueError("Error opening file: Input/output error [file='/a']"),
+    ValueError("Error reading: OS error 116: Stale file handle"),
+    RuntimeError("read timed out"),
+    TimeoutError(),
+    ConnectionResetError(),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_may_pass_is_tried_again_and_is_no_damage(
+    written, tmp_path, monkeypatch, waits, caplog, error
+):
+    shutil.copytree(written, tmp_path / "run")
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
+        failing(monkeypatch, [error, error])
+        _, progress = checkpoints.restore_latest(abstract(state_of(0)))
+        assert progress.epochs == 2 and waits == [1.0, 3.0]
+        failing(monkeypatch, [error] * 3)
+        assert checkpoints.restore_best(abstract(state_of(0)))[0] == 2
+        assert waits[2:] == [1.0, 3.0, 10.0]
+        ours = [r.getMessage() for r in caplog.records if r.name.startswith("astra_jax")]
+        assert len(ours) == 5 and all("trying again" in line for line in ours)
+        for read in (checkpoints.restore_latest, checkpoints.restore_best):
+            failing(monkeypatch, [error] * 4)
+            with pytest.raises(UserError, match="cannot be read now .*, 4 tries.*") as stopped:
+                read(abstract(state_of(0)))
+            assert "\n" not in str(stopped.value) and "nothing was changed" in str(stopped.value)
+    assert steps_in(tmp_path / "run" / "checkpoints" / "latest") == [1, 2]
+    assert len(list((tmp_path / "run" / "checkpoints" / "latest").iterdir())) == 2
+
+
+def test_too_many_open_files_are_no_damage(written, tmp_path, monkeypatch, waits):
+    """As the system itself says it, by whatever reads."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # threads that could not begin
+    shutil.copytree(written, tmp_path / "run")
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = [os.open("/dev/null", os.O_RDONLY)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, hard))
+        try:
+            with pytest.raises(UserError, match="Too many open files"):
+                checkpoints.restore_latest(abstract(state_of(0)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            os.close(taken[0])
+    assert len(waits) == 3
+    assert steps_in(tmp_path / "run" / "checkpoints" / "latest") == [1, 2]
+
+
+def test_memory_that_ran_out_is_not_the_file_s_fault(written, tmp_path, monkeypatch, waits):
+    shutil.copytree(written, tmp_path / "run")
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
+        failing(monkeypatch, [caused_by(MemoryError())])
+        with pytest.raises(MemoryError):
+            checkpoints.restore_latest(abstract(state_of(0)))
+    assert waits == [] and steps_in(tmp_path / "run" / "checkpoints" / "latest") == [1, 2]
+
+
+def test_progress_is_read_patiently_too(written, monkeypatch, waits):
+    latest, read = written / "checkpoints" / "latest", Path.read_text
+    errors = [OSError(errno.ESTALE, "Stale file handle")]
+
+    def read_text(path: Path, *args, **kwargs) -> str:
+        if errors:
+            raise errors.pop()
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert read_progress(latest) == (2, Progress(epochs=2)) and waits == [1.0]

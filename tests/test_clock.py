@@ -48,7 +48,9 @@ def test_a_clip_is_told_where_in_its_half_it_lies(tmp_path):
 def test_a_clock_beside_absent_files_is_no_length(tmp_path):
     folder = write_match(tmp_path, audio=False)
     (folder / WIDE.format(half=1)).unlink()
-    with pytest.raises(UserError, match="half 1 has no "):
+    assert [half.half for half in index(tmp_path, sources=SOURCES, audio=None)] == [2]
+    (folder / WIDE.format(half=2)).unlink()
+    with pytest.raises(UserError, match="has no 1/2_wide.npy with a row"):
         index(tmp_path, sources=SOURCES, audio=None)
 
 

@@ -1,5 +1,6 @@
 """What a user sees: the arguments of each command, and no chatter of libraries."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -14,7 +15,7 @@ from helpers.processes import ROOT, environment, flags
 from helpers.runs import LINEAR
 from helpers.tiny import TRAIN, VALID, write_data
 
-from astra_jax.cli.main import main
+from astra_jax.cli.main import build_parser, main
 
 CONFIG = str(Path(__file__).parent / "helpers" / "tiny.py")
 
@@ -71,6 +72,56 @@ def test_the_help_of_a_command_explains_every_argument(capsys, command):
     for option in re.split(r"\n(?=  -)", options.rstrip()):
         flags, *meaning = re.split(r" {2,}|\n +", option.strip())
         assert meaning, f"{flags} is not explained"
+
+
+# Flags given twice
+
+
+def all_flags() -> list[tuple[str, str, argparse.Action]]:
+    """Every flag of every verb but help: the verb, the flag, what it does."""
+    (verbs,) = (action for action in build_parser()._actions if action.dest == "command")
+    assert isinstance(verbs.choices, dict)
+    return [
+        (verb, flag, action)
+        for verb, parser in verbs.choices.items()
+        for action in parser._actions
+        for flag in action.option_strings
+        if flag not in ("-h", "--help")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "action"), [pytest.param(*each, id=" ".join(each[:2])) for each in all_flags()]
+)
+def test_no_flag_silently_replaces_the_first(capsys, verb, flag, action):
+    values = [action.choices[0] if action.choices else "1"] * (
+        action.nargs if isinstance(action.nargs, int) else 1
+    )
+    spellings = [[flag, *values]]
+    if len(values) == 1:
+        spellings.append([f"{flag}={values[0]}"])
+    for again in spellings:
+        if "extend" in type(action).__name__.lower():
+            parsed, _ = build_parser().parse_known_args([*SCORE, flag, *values, *again])
+            assert getattr(parsed, action.dest) == values * 2
+            continue
+        with pytest.raises(SystemExit) as ended:
+            main([verb, flag, *values, "x", *again])
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+        assert f"{flag}" in err and f"is given twice: give it once; see astra {verb} --help" in err
+
+
+def test_config_values_given_twice_are_an_error(root, capsys):
+    for values in (("1", "2"), ("1", "1")):
+        overrides = [f"--config.seed={value}" for value in values]
+        with pytest.raises(SystemExit) as ended:
+            main(train(root, overrides[0], "--config.training.epochs=3", overrides[1]))
+        assert ended.value.code == 2
+        message = "error: --config.seed is given twice: give it once; see astra train --help\n"
+        assert capsys.readouterr().err == message
+    assert not (root.parent / "run").exists()
 
 
 # What a run prints
@@ -149,8 +200,8 @@ def test_a_user_sees_what_is_meant_for_him_and_nothing_else(root, compiled_folde
     assert said[0].startswith("Average-mAP, %")
     assert evaluated[0].startswith("1 match(es) predicted in ")
     assert "best checkpoint" in evaluated[0] and evaluated[1:] == ["ended: 0"]
-    assert trained[1].startswith(f"{workdir}: this run is finished")
-    assert trained[2:] == ["ended: 0"]
+    assert trained[0].startswith(f"{workdir}: this run is finished")
+    assert trained[1:] == ["ended: 0"]
     assert "another model (decoder/layer_0/feed_forward" in refused[0]
     assert "(16,) there, (8,) in the config" in refused[0]
     assert refused[1:] == ["ended: 2"] and at_end == []

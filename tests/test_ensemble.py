@@ -20,7 +20,7 @@ from astra_jax.config.saved import to_json
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
 from astra_jax.data.normalization import measure_normalizations, save_normalizations
-from astra_jax.data.targets import window_starts
+from astra_jax.data.time import clip_starts
 from astra_jax.devices import replicated
 from astra_jax.model import ASTRA, Predictions, abstract_params
 from astra_jax.runs.folder import RunFolder
@@ -120,7 +120,7 @@ def loaded_visual(visual: Path) -> Loaded:
 
 def windows_of(forward: Forward, half: Half) -> Predictions:
     """What one model says of the windows of a half."""
-    starts = window_starts(SECONDS, 8)
+    starts = clip_starts(SECONDS, 8, 20, 2)
     inputs = read_windows(half, starts + starts[-1:], 20)
     return jax.tree.map(lambda leaf: leaf[: len(starts)], forward(inputs))
 
@@ -142,7 +142,7 @@ def test_predictions_are_averaged_before_they_land(
             (first.displacement_mean + second.displacement_mean) / 2,
             first.displacement_log_variance,
         )
-        starts = np.array(window_starts(SECONDS, 8)) * 2
+        starts = np.array(clip_starts(SECONDS, 8, 20, 2)) * 2
         dense = place_scores(mean, starts.astype(np.int64), 2 * SECONDS, 2.0)
         spots = suppress(dense.scores, loaded_full[2].suppression)
         found = spots_to_predictions(spots, number + 1, CLASSES, 2.0)

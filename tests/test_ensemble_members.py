@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from helpers.ensemble import full_config, visual_config
+from helpers.errors import check_line
+from helpers.matches import FAST, WIDE
 from helpers.tiny import TRAIN, VALID, write_data
 from ml_collections import ConfigDict
 
@@ -14,7 +16,7 @@ from astra_jax.cli.main import main
 from astra_jax.config.saved import to_json
 from astra_jax.errors import UserError
 from astra_jax.runs.components import USUAL
-from astra_jax.runs.members import Member, matches_of_all, open_members
+from astra_jax.runs.members import Member, index_members, matches_of_all, open_members
 
 Change = Callable[[ConfigDict], object]
 
@@ -51,6 +53,8 @@ def other_classes(config: ConfigDict) -> None:
         (lambda c: c.clip.update(positions_per_second=1.0), ("clip.positions_per_second",)),
         (lambda c: c.inference.update(stride_seconds=4.0), ("--config.inference.stride_seconds=",)),
         (lambda c: c.inference.update(overlap="mean"), ("--config.inference.overlap=VALUE",)),
+        (lambda c: c.data.update(periods=(1,)), ("data.periods is [1, 2]", "data.periods=VALUE")),
+        (lambda c: c.evaluation.update(frame_rate=25), ("--config.evaluation.frame_rate=VALUE",)),
         (
             lambda c: c.inference.suppression.update(windows_seconds=(9.0,)),
             ("--config.inference.suppression.windows_seconds=VALUE", "[9.0]"),
@@ -76,6 +80,41 @@ def test_what_makes_spots_of_predictions_can_be_set_for_all(root, tmp_path):
     both = opened(workdirs, "--config.inference.threshold=0.2")
     assert [member.settings.inference.threshold for member in both] == [0.2, 0.2]
     assert matches_of_all(both, "test") == (VALID,)
+
+
+def test_what_counts_can_be_set_for_all(root, tmp_path):
+    def change(config: ConfigDict) -> None:
+        config.data.periods = (2,)
+        config.evaluation.frame_rate = 25
+
+    both = opened(
+        configs_in(tmp_path, root, change),
+        "--config.data.periods=(1,)",
+        "--config.evaluation.frame_rate=10",
+    )
+    assert [(m.settings.data.periods, m.settings.frame_rate) for m in both] == [((1,), 10)] * 2
+
+
+def test_a_half_that_one_member_has_no_files_of_is_named(tmp_path):
+    """Of the other alone it would be a prediction by half the ensemble, or by nobody."""
+    root = write_data(tmp_path / "data")
+
+    for name, number in (("wide", 0), ("fast", 1)):
+        config = visual_config(root)
+        with config.ignore_type():
+            config.data.sources = full_config(root).data.sources[number : number + 1]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(to_json(config))
+    wide, fast = opened([tmp_path / "wide", tmp_path / "fast"])
+    (root / VALID / FAST.format(half=2)).unlink()
+    for members in ([wide, fast], [fast, wide], [fast, fast, wide]):
+        with pytest.raises(UserError) as error:
+            index_members(members, (VALID,))
+        where = f"for {wide.folder} and none for {fast.folder} (1 such half(s))"
+        check_line(error, f"{VALID}: half 2 has files", where, "data.periods")
+    (root / VALID / WIDE.format(half=2)).unlink()
+    of_members = index_members([wide, fast], (VALID,))
+    assert [[half.half for half in halves] for halves in of_members] == [[1], [1]]
 
 
 def test_a_key_that_one_member_lacks_is_set_for_the_others(root, tmp_path):

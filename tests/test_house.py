@@ -24,6 +24,7 @@ FILES_OF_RUNS = (
     *("metrics.json", "summary.json", "log.txt", "run.lock", "seeds.json", "seed_"),
     *("wandb_run_id.txt", "matches/"),
 )
+ROUNDING = ("round", "floor", "ceil", "rint", "int", "trunc", "astype")
 
 
 def files(root: Path) -> dict[str, ast.Module]:
@@ -77,7 +78,7 @@ def loose_files(trees: dict[str, ast.Module]) -> list[str]:
     return [file for file in trees if file not in top and room_of(file) not in ROOMS]
 
 
-def names_of(tree: ast.Module) -> set[str]:
+def names_of(tree: ast.AST) -> set[str]:
     """Every name that a file uses or imports."""
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -112,6 +113,19 @@ def spelled_names(tree: ast.Module) -> list[str]:
     return found
 
 
+def rounded_times(tree: ast.Module) -> list[str]:
+    """Calls that round a product or a quotient of a rate."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            rates = [part for part in names_of(node) if part.endswith("_per_second")]
+            arithmetic = any(isinstance(part, ast.BinOp) for part in ast.walk(node))
+            if name in ROUNDING and rates and arithmetic:
+                found.append(ast.unparse(node))
+    return found
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[str, ast.Module]:
     return files(ROOT)
@@ -139,6 +153,11 @@ def test_the_files_of_a_run_are_named_in_one_place(trees: dict[str, ast.Module])
     spelled = {file: spelled_names(tree) for file, tree in trees.items()}
     assert spelled.pop(NAMES_FILES_OF_RUNS)
     assert {file: names for file, names in spelled.items() if names} == {}
+
+
+def test_time_is_counted_in_one_place(trees: dict[str, ast.Module]) -> None:
+    rounded = {file: rounded_times(tree) for file, tree in trees.items()}
+    assert {file: calls for file, calls in rounded.items() if calls} == {}
 
 
 # The checks above can fail.
@@ -180,3 +199,10 @@ def test_a_name_of_a_run_s_file_is_found() -> None:
 def test_the_whole_config_in_a_signature_is_found() -> None:
     code = "from ml_collections import ConfigDict\ndef f(config: ConfigDict): ..."
     assert "ConfigDict" in names_of(ast.parse(code))
+
+
+def test_a_rounded_time_is_found() -> None:
+    assert rounded_times(ast.parse("round(seconds * source.rows_per_second)"))
+    assert rounded_times(ast.parse("np.floor(ms / 1000 * positions_per_second).astype(int)"))
+    assert not rounded_times(ast.parse("round(seconds / 60)"))
+    assert not rounded_times(ast.parse("index_at(seconds, source.rows_per_second)"))

@@ -124,11 +124,89 @@ def test_a_source_absent_in_every_half_is_an_error(tmp_path):
     refused(tmp_path, "data.audio.pattern", "data.audio = None")
 
 
-def test_a_half_with_no_file_at_all_is_an_error(tmp_path):
+def lose_half(folder: Path, half: int = 2) -> None:
+    """Takes a half's files away."""
+    for name in (f"{half}_wide.npy", f"{half}_fast.npy", f"audio{half}.npy"):
+        (folder / name).unlink()
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_half_without_files_is_left_out_with_one_line_that_counts_its_labels(tmp_path, caplog):
+    rows = [annotation(half, 1000 * s) for half in (1, 2, 2) for s in (5, 50)]
+    lose_half(write_match(tmp_path, annotations=rows))
+    halves = index(tmp_path)
+    assert [(half.half, half.seconds, len(half.events)) for half in halves] == [(1, 120, 2)]
+    (line,) = messages(caplog)
+    assert line == f"halves without files: 1 left out ({MATCH} half 2); 4 label(s) lie in them"
+
+
+def test_files_without_rows_are_no_half(tmp_path, caplog):
     folder = write_match(tmp_path)
-    for path in folder.glob("*2*.npy"):
-        path.unlink()
-    refused(tmp_path, MATCH, "half 2")
+    for name, shape in (("2_wide", (0, 6)), ("2_fast", (0, 3)), ("audio2", (4, 0))):
+        np.save(folder / f"{name}.npy", np.zeros(shape, np.float32))
+    assert [half.half for half in index(tmp_path)] == [1]
+    assert messages(caplog) == [f"halves without files: 1 left out ({MATCH} half 2)"]
+
+
+def test_an_empty_file_beside_another_is_masked_with_one_line(tmp_path, caplog):
+    folder = write_match(tmp_path)
+    np.save(folder / "2_fast.npy", np.zeros((0, 3), np.float32))
+    (folder / "audio1.npy").unlink()
+    halves = index(tmp_path)
+    assert [half.seconds for half in halves] == [120, 120]
+    assert not halves[1].read_source(1, 0, 10)[1].any()
+    assert messages(caplog) == [
+        f"{folder / 'audio1.npy'}: absent, masked",
+        f"{folder / '2_fast.npy'}: empty, masked",
+    ]
+
+
+def test_many_halves_without_files_are_one_line(tmp_path, caplog):
+    matches = [f"league/season/{name}" for name in "abcde"]
+    for match in matches:
+        lose_half(write_match(tmp_path, match))
+    assert [half.half for half in index(tmp_path, *matches)] == [1] * 5
+    (line,) = messages(caplog)
+    assert "5 left out (league/season/a half 2, " in line and "and 2 more)" in line
+
+
+def test_only_a_match_without_any_half_is_an_error(tmp_path):
+    folder = write_match(tmp_path)
+    lose_half(folder, 1)
+    assert [half.half for half in index(tmp_path)] == [2]
+    refused(tmp_path, MATCH, "1_wide.npy and no 1_fast.npy", "data.periods", periods=(1,))
+    lose_half(folder, 2)
+    refused(tmp_path, MATCH, "1/2_wide.npy", "audio1/2.npy", str(folder), "data.sources")
+
+
+def test_the_chosen_periods_are_indexed_whatever_their_numbers(tmp_path, caplog):
+    rows = [annotation(half, 1000 * half) for half in range(1, 10)]
+    write_match(tmp_path, seconds=(120, 110, 30, 20), annotations=rows)
+
+    def found(*periods: int) -> list[tuple[int, float, list[int]]]:
+        halves = index(tmp_path, periods=periods)
+        return [(h.half, h.seconds, h.events.milliseconds.tolist()) for h in halves]
+
+    whole = [(1, 120, [1000]), (2, 110, [2000]), (3, 30, [3000]), (4, 20, [4000])]
+    assert found(1, 2, 3, 4) == whole and found(3, 1) == [whole[0], whole[2]]
+    # Of the others' labels there is a line, and no other one.
+    assert len(caplog.records) == 2 and "halves without files" not in caplog.text
+    assert index(tmp_path, periods=[4])[0].read_source(0, 7, 1)[0][0, 0] == 4007
+
+
+def test_halves_longer_than_two_hours_are_one_line(tmp_path, caplog):
+    folder = write_match(tmp_path, seconds=(7200, 60))
+    only = {"sources": (data_config(None)["sources"][0],), "audio": None}
+    assert index(tmp_path, **only)[0].seconds == 7200 and not caplog.records
+    for half in (1, 2):  # 45 minutes at 25 rows a second, read as one a second
+        np.save(folder / f"{half}_wide.npy", np.zeros((45 * 60 * 25, 6), np.float16))
+    index(tmp_path, **only)
+    (line,) = messages(caplog)
+    for words in ("two hours: 2 ", f"{MATCH} half 1: 18.8 h", "one frame", "rows_per_second"):
+        assert words in line
 
 
 @pytest.mark.skipif(not COMMENTARY.is_dir(), reason="the real commentary features are not here")

@@ -55,6 +55,16 @@ def test_a_finished_run_tells_its_scores(tmp_path):
     assert run.started == "2026-11-22T11:30:05+00:00" and run.damaged == []
 
 
+def test_scores_of_what_has_files_are_no_scores_of_the_run(tmp_path):
+    out = write_run(tmp_path / "a") / "test"
+    write_scores(out, 0.5, 0.75)
+    blocks = json.loads((out / "metrics.json").read_text())
+    blocks["covered"] = {"tight": {"a_mAP": 1.0}, "loose": {"a_mAP": 1.0}}
+    (out / "metrics.json").write_text(json.dumps(blocks))
+    (run,) = find_runs(tmp_path)
+    assert run.scores == {"test": {"tight": 0.5, "loose": 0.75}} and run.damaged == []
+
+
 def test_a_stopped_run_tells_how_far_it_came_and_its_best_epoch_so_far(tmp_path):
     write_run(tmp_path / "a", epochs=3, finished=False)
     (run,) = find_runs(tmp_path)

@@ -46,7 +46,7 @@ def test_sigma_is_written_where_it_is_known() -> None:
     assert [prediction["sigma_seconds"] for prediction in written] == ["0.75", "0.333333"]
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(1.0, "7000"), (3.0, "2333"), (25.0, "280")])
+@pytest.mark.parametrize(("rate", "expected"), [(1.0, "7000"), (3.0, "2334"), (25.0, "280")])
 def test_positions_of_any_rate_are_whole_milliseconds(rate: float, expected: str) -> None:
     one = Spots(np.array([0]), np.array([7]), np.array([0.5]))
     assert spots_to_predictions(one, 1, ("Goal",), rate)[0]["position"] == expected

@@ -142,6 +142,20 @@ def test_unknown_labels_and_other_halves_are_skipped() -> None:
     assert goal_scores(labels, predictions)[0] == pytest.approx(1.0)
 
 
+def test_only_the_chosen_periods_count() -> None:
+    labels = [event(20), event(20, half=2), event(20, half=3)]
+    predictions = [spot(20, 0.5), spot(20, 0.5, half="3")]
+
+    def goal(periods: tuple[int, ...]) -> float:
+        block = average_map({MATCH: labels}, {MATCH: predictions}, "at1", periods=periods)
+        return block["a_mAP_per_class"]["Goal"]
+
+    assert goal((1,)) == goal((1, 3)) == goal((3,)) == pytest.approx(1.0)
+    assert goal((2,)) == 0.0
+    assert goal((1, 2)) == pytest.approx(6 / 11)  # recall 1/2
+    assert goal((1, 2, 3)) == pytest.approx(7 / 11)  # recall 2/3
+
+
 def test_the_half_is_never_taken_from_a_predictions_game_time() -> None:
     prediction = spot(20, 0.5, half="2") | {"gameTime": "1 - 0:10"}
     assert goal_scores([event(20)], [prediction])[0] == 0.0
@@ -150,6 +164,17 @@ def test_the_half_is_never_taken_from_a_predictions_game_time() -> None:
 def test_an_annotation_without_position_lies_at_its_game_time() -> None:
     label = {"gameTime": "1 - 01:10", "label": "Goal"}
     assert goal_scores([label], [spot(140, 0.5)])[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("position", [70_000, 70_000.0, "70000"])
+def test_positions_are_whole_milliseconds_however_they_are_written(position: Any) -> None:
+    assert goal_scores([event(1, position=position)], [spot(140, 0.5)])[0] == pytest.approx(1.0)
+
+
+def test_half_and_dash_stand_with_or_without_blanks() -> None:
+    for game_time in ("2-00:15", "2 - 00:15", "2 -102:10"):
+        label = event(140, gameTime=game_time)
+        assert goal_scores([label], [spot(140, 0.5, half="2")])[0] == pytest.approx(1.0)
 
 
 def test_matches_are_pooled_and_unlabelled_ones_are_ignored() -> None:
@@ -179,9 +204,16 @@ def test_several_metrics_at_once_are_the_single_ones() -> None:
         ({}, {}, "tight", "no labelled match"),
         ({MATCH: []}, {"other": []}, "tight", f"match {MATCH}: has no predictions"),
         ({MATCH: []}, {MATCH: []}, "at6", "metric 'at6' is unknown"),
-        ({MATCH: [{"label": "Goal"}]}, {MATCH: []}, "at1", "annotation 1: it has no 'gameTime'"),
-        ({MATCH: [event(1, position="x")]}, {MATCH: []}, "at1", "annotation 1: invalid literal"),
-        ({MATCH: [event(1, gameTime=1)]}, {MATCH: []}, "at1", "annotation 1: 'int' object"),
+        ({MATCH: [{"label": "Goal"}]}, {MATCH: []}, "at1", 'annotation 1: it has no "gameTime"'),
+        (
+            {MATCH: [event(1, position="x")]},
+            {MATCH: []},
+            "at1",
+            "annotation 1: its \"position\" is 'x'",
+        ),
+        ({MATCH: [event(1, gameTime=1)]}, {MATCH: []}, "at1", 'annotation 1: its "gameTime" is 1,'),
+        ({MATCH: [event(1, gameTime="12:15")]}, {MATCH: []}, "at1", "is '12:15', not a half"),
+        ({MATCH: [event(1, position=1.5)]}, {MATCH: []}, "at1", "is 1.5, not whole milliseconds"),
         ({MATCH: []}, {MATCH: [spot(1, 0.5), spot(1, "x")]}, "at1", "prediction 2: its"),
         ({MATCH: [event(-20_000)]}, {MATCH: []}, "at1", "more than two hours before"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astra_jax.config.classes import CLASSES
-from astra_jax.evaluation.frames import from_vectors, parse
+from astra_jax.evaluation.frames import FRAMES_PER_SECOND, from_vectors, parse
 from astra_jax.evaluation.metrics import METRICS, SUBSETS, average_map, score
 
 MATCH = "league/season/match"
@@ -60,7 +60,9 @@ def random_match(rng: np.random.Generator, labels: list[str]) -> tuple[Entries, 
     return annotations, predictions
 
 
-def assert_equals_the_package(seed: int, metric: str, root: Path) -> None:
+def assert_equals_the_package(
+    seed: int, metric: str, root: Path, frame_rate: int = FRAMES_PER_SECOND
+) -> None:
     """Score the same random matches by both, through files on the package's side."""
     judge = pytest.importorskip("SoccerNet.Evaluation.ActionSpotting")
     from SoccerNet.Evaluation.utils import EVENT_DICTIONARY_V2
@@ -85,8 +87,9 @@ def assert_equals_the_package(seed: int, metric: str, root: Path) -> None:
         dataset=None,
         EVENT_DICTIONARY=EVENT_DICTIONARY_V2,
         metric=metric,
+        framerate=frame_rate,
     )
-    ours = average_map(labels, predictions, metric)
+    ours = average_map(labels, predictions, metric, frame_rate=frame_rate)
     assert set(ours) == set(expected)
     for key, value in expected.items():
         mine = list(ours[key].values()) if "per_class" in key else ours[key]
@@ -96,6 +99,19 @@ def assert_equals_the_package(seed: int, metric: str, root: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 14))
 def test_random_results_score_as_in_the_package(seed: int, tmp_path: Path) -> None:
     assert_equals_the_package(seed, list(METRICS)[seed % len(METRICS)], tmp_path)
+
+
+@pytest.mark.parametrize(("frame_rate", "metric"), [(1, "at1"), (5, "at3")])
+def test_other_frame_rates_score_as_in_the_package(
+    frame_rate: int, metric: str, tmp_path: Path
+) -> None:
+    assert_equals_the_package(16, metric, tmp_path, frame_rate)
+
+
+@pytest.mark.slow
+def test_the_ball_tasks_metric_scores_as_in_the_package(tmp_path: Path) -> None:
+    """Ten seconds: its vectors have 180,000 frames a half."""
+    assert_equals_the_package(16, "at1", tmp_path, 25)
 
 
 @pytest.mark.slow

@@ -88,9 +88,9 @@ def break_json(root: Path) -> tuple[str, ...]:
     return (str(path), "broken JSON", "download it again")
 
 
-def play_a_third_half(root: Path) -> tuple[str, ...]:
-    path = change_label(root, gameTime="3 - 00:10")
-    return (str(path), "annotation 1", "must be 1 or 2")
+def forget_the_half(root: Path) -> tuple[str, ...]:
+    path = change_label(root, gameTime="12:10")
+    return (str(path), "annotation 1", "'12:10', not a half")
 
 
 def go_back_in_time(root: Path) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def lose_a_match(root: Path) -> tuple[str, ...]:
         widen_file,
         invent_a_label,
         break_json,
-        play_a_third_half,
+        forget_the_half,
         go_back_in_time,
         spoil_the_validation,
         lose_a_match,
@@ -135,6 +135,9 @@ def test_bad_data_is_one_line_and_no_run_begins(root, refused, spoil):
         ("--config.training.batch_size=12", ("training.batch_size", "12", "8 devices")),
         ("--config.training.batch_size=800", ("training.batch_size", "800", "24 clips")),
         ("--config.optimizer.learning_rate=nan", ("optimizer.learning_rate: nan", "above 0")),
+        ("--config.data.periods=(1, 1)", ("data.periods: (1, 1)", "each once")),
+        ("--config.evaluation.frame_rate=0", ("evaluation.frame_rate: 0", "at least 1")),
+        ("--config.evaluation.frame_rate=29.97", ("frame_rate", "29.97")),
         ("--config.training.batch_size=0", ("training.batch_size: 0", "at least 1")),
         ("--config.data.splits.valid=" + "a" * 300, ("neither a shipped split",)),
         ("--dim=8", ("--dim=8", "--config.KEY=VALUE")),

@@ -23,7 +23,7 @@ def test_a_folder_describes_the_run_that_was_trained_in_it(run):
     assert folder.latest_step() == 9 and folder.summary() == run.summary
     assert to_json(folder.config()) == to_json(tiny_config(run.root))
     named = {folder.config_path, folder.normalization_path, folder.provenance_path}
-    named |= {folder.checkpoints, folder.metrics_path, folder.summary_path}
+    named |= {folder.checkpoints, folder.metrics_path, folder.summary_path, folder.log_path}
     assert set(run.workdir.iterdir()) == named
     assert set(folder.checkpoints.iterdir()) == {
         folder.latest_checkpoints,

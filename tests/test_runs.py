@@ -70,6 +70,7 @@ def test_nothing_else_lies_in_the_folder(run):
         "checkpoints",
         "metrics.jsonl",
         "summary.json",
+        "log.txt",
     }
 
 
@@ -148,7 +149,7 @@ def test_a_run_with_audio(tmp_path):
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_train_and_evaluate_are_functions_whatever_is_imported(name, monkeypatch):
     """Importing a file makes it an attribute of its package, where a function has this name."""
-    monkeypatch.delitem(sys.modules, f"astra_jax.runs.{name}")
+    monkeypatch.delitem(sys.modules, f"astra_jax.runs.{name}", raising=False)
     file = importlib.import_module(f"astra_jax.runs.{name}")
     assert isinstance(file, ModuleType) and isinstance(getattr(runs, name), FunctionType)
     assert getattr(runs, name) is getattr(file, name)

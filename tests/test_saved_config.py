@@ -7,7 +7,14 @@ import pytest
 
 from astra_jax.config.defaults import paper
 from astra_jax.config.load import load_config, override
-from astra_jax.config.saved import check_left_out, differences, from_json, to_json
+from astra_jax.config.saved import (
+    check_left_out,
+    differences,
+    flatten,
+    from_json,
+    may_differ,
+    to_json,
+)
 from astra_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -58,6 +65,13 @@ def test_keys_that_a_kept_config_lacks_have_their_defaults(tmp_path):
     path.write_text('{"seed": 7, "training": {"epochs": 3}}', encoding="utf-8")
     config = from_json(path)
     assert (config.seed, config.training.epochs, config.training.batch_size) == (7, 3, 8)
+    assert (config.data.periods, config.evaluation.frame_rate) == ((1, 2), 2)
+
+
+def test_what_decides_the_data_or_the_best_epoch_may_not_differ_in_a_continuation():
+    assert may_differ("data.root") and may_differ("data.splits.test")
+    for key in ("data.periods", "data.splits.valid", "evaluation.frame_rate"):
+        assert key in flatten(paper()) and not may_differ(key)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"training": 3}', "[" * 100_000, "9" * 5000])

@@ -118,6 +118,120 @@ def test_a_missing_list_names_its_option(folders: Path, capsys: pytest.CaptureFi
         assert message.endswith(f"mend {option}\n") and "data.splits" not in message
 
 
+def test_label_files_of_another_name_are_scored(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (folders / "labels").rglob("Labels-v2.json"):
+        path.rename(path.with_name("Labels-ball.json"))
+    message = fails(score(folders), capsys)
+    assert "Labels-v2.json" in message and "--labels-file" in message
+    (folders / "list.txt").write_text(f"{FIRST}\n")
+    arguments = ["--matches", str(folders / "list.txt")]
+    message = fails(score(folders, *arguments), capsys)
+    assert "mend --labels or --labels-file" in message and "data." not in message
+    assert score(folders, "--labels-file", "Labels-ball.json") == 0
+    assert capsys.readouterr().out.startswith("2 matches\n")
+
+
+def test_no_error_names_a_config_key(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command has no config."""
+    labels = folders / "labels" / FIRST / "Labels-v2.json"
+    lists = folders / "list.json"
+    lists.write_text('{"a": 1}')
+    for arguments in (
+        ["--matches", str(lists)],
+        ["--matches", str(folders / "none.txt")],
+        ["--split", "tset"],
+        ["--split", "test"],
+        ["--labels-file", "none.json"],
+    ):
+        assert "data." not in fails(score(folders, *arguments), capsys)
+    for change in ({"gameTime": "12:15"}, {"position": "soon"}, {"position": "-1"}):
+        labels.write_text(json.dumps({"annotations": [LABELS[0] | change]}))
+        message = fails(score(folders), capsys)
+        assert "data." not in message and f"{labels}: annotation 1: it" in message
+
+
+def test_the_ball_tasks_metric_is_at1_at_25_frames_a_second(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(folders / "out", {FIRST: [HIT | {"position": "10980"}], SECOND: []})
+    arguments = ["--metric", "at1", "--classes", "Goal"]
+    assert score(folders, *arguments) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert found[0] == "2 matches" and ["at1", "54.55", "100.00", "0.00"] in map(str.split, found)
+    assert score(folders, *arguments, "--frame-rate", "25") == 0
+    found = capsys.readouterr().out.splitlines()
+    assert found[0] == "2 matches, 25 frames a second"
+    assert ["at1", "0.00", "0.00", "0.00"] in map(str.split, found)
+
+
+def test_periods_that_do_not_count_are_left_out_with_one_line(
+    folders: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["--metric", "at1", "--classes", "Goal"]
+    # The one label of half 2 isn't found.
+    for periods, value in (("1", "100.00"), ("1,2", "54.55"), ("2", "0.00"), ("2,3,1", "54.55")):
+        assert score(folders, *arguments, "--periods", periods) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert ["at1", value] in [line.split()[:2] for line in lines]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 label(s) of period(s) 2 left out; --periods names those that count",
+        "1 label(s) of period(s) 1 left out; --periods names those that count",
+    ]
+
+
+def test_what_lies_beyond_two_hours_is_told(
+    folders: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = [HIT, HIT | {"position": "9000000"}]
+    write_results(folders / "out", {FIRST: late, SECOND: late[1:]})
+    assert score(folders) == 0
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert f"{FIRST} (0 label(s), 1 spot(s)), {SECOND} (0 label(s), 1 spot(s))" in message
+    assert "120 minutes" in message and "rows_per_second" in message
+
+
+def test_another_unit_is_told_once(
+    folders: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = folders / "labels" / FIRST / "Labels-v2.json"
+    labels.write_text(json.dumps({"annotations": [LABELS[1] | {"position": 60}]}))
+    assert score(folders) == 0
+    (record,) = caplog.records
+    assert "position looks like seconds" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--frame-rate", "0"], "'0', it must be a whole number from 1 to 1000"),
+        (["--frame-rate", "1001"], "'1001'"),
+        (["--frame-rate", "12.5"], "'12.5'"),
+        (["--frame-rate", "9" * 5000], "whole number"),
+        (["--periods", "1,1"], "'1,1', it must name periods from 1 to 9, each once"),
+        (["--periods", "0"], "'0'"),
+        (["--periods", "12"], "'12'"),
+        (["--periods", ""], "''"),
+    ],
+)
+def test_rates_and_periods_out_of_range_are_one_line(
+    folders: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        score(folders, *arguments)
+    assert words in fails(int(ended.value.code or 0), capsys)
+
+
+def test_metrics_that_are_named_apart_are_all_scored(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(folders, "--metric", "loose", "--metric", "at1", "tight") == 0
+    out = capsys.readouterr().out
+    assert "\nloose " in out and "\ntight " in out and "\nat1 " in out
+
+
 def rename_goals(root: Path, name: str) -> None:
     """Goals become another class, in labels and predictions."""
     for path in (*root.rglob("Labels-v2.json"), *root.rglob("results_spotting.json")):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from astra_jax.formats.soccernet_results import parse_prediction, read_predictio
 
 MATCH = "league/2015-2016/2015-08-29 - 17-00 Málaga 1 - 0 Ibiza"
 OTHER = "league/2015-2016/other"
+NAME = f"{MATCH}/results_spotting.json"
 GOOD = {
     "gameTime": "1 - 0:31",
     "label": "Goal",
@@ -103,6 +105,44 @@ def test_hostile_names_in_a_zip_are_never_followed(tmp_path: Path) -> None:
         archive.writestr(f"{MATCH}/results_spotting.json", json.dumps({"predictions": [GOOD]}))
     assert read_predictions(path, [MATCH]) == {MATCH: [GOOD]}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def taken_apart(name: str) -> str:
+    """Letters and accents as characters of their own, as macOS writes them."""
+    return unicodedata.normalize("NFD", name)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        NAME.replace("/", "\\"),
+        f"./{NAME}",
+        ".\\" + NAME.replace("/", "\\"),
+        taken_apart(NAME),
+        NAME.encode(),
+        taken_apart(NAME).replace("/", "\\").encode(),
+    ],
+)
+@pytest.mark.parametrize("match", [MATCH, taken_apart(MATCH)])
+def test_names_in_a_zip_are_read_as_other_systems_write_them(
+    tmp_path: Path, spelt: str | bytes, match: str
+) -> None:
+    path = tmp_path / "results.zip"
+    # Bytes: a name without the flag that says it is UTF-8, which zipfile doesn't write.
+    name = spelt if isinstance(spelt, str) else "x" * len(spelt)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, json.dumps({"predictions": [GOOD]}))
+    if isinstance(spelt, bytes):
+        path.write_bytes(path.read_bytes().replace(name.encode(), spelt))
+    assert read_predictions(path, [match]) == {match: [GOOD]}
+
+
+def test_a_zip_with_names_in_the_alphabet_of_dos_is_read(tmp_path: Path) -> None:
+    path, raw = tmp_path / "results.zip", NAME.encode("cp437")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x" * len(raw), json.dumps({"predictions": [GOOD]}))
+    path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
+    assert read_predictions(path, [MATCH]) == {MATCH: [GOOD]}
 
 
 def write_raw(root: Path, data: bytes, packed: bool) -> Path:

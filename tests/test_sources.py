@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 from helpers.errors import check_line
-from helpers.matches import WIDE, data_config
+from helpers.matches import MATCH, WIDE, data_config, index, write_labels
 
 from astra_jax.data.sources import DataSpec
 from astra_jax.errors import UserError
@@ -25,6 +26,10 @@ def source(**changes: object) -> dict[str, object]:
     [
         ({"classes": ()}, "data.classes"),
         ({"classes": ("Goal", "Goal")}, "data.classes"),
+        *(
+            ({"periods": periods}, f"data.periods: {periods!r}")
+            for periods in ((), (1, 1), (0, 1), (10,), ("1",), (1.0,), (True,), 2, None)
+        ),
         ({"unknown_labels": "ignore"}, "data.unknown_labels"),
         ({"sources": (), "audio": None}, "data.sources"),
         (source(rate=1), "data.sources[0].rate"),
@@ -61,3 +66,16 @@ def test_a_bad_config_names_its_key(tmp_path, change, word):
     with pytest.raises(UserError) as error:
         DataSpec.from_config(data_config(tmp_path, **change))
     check_line(error, word)
+
+
+def test_one_recording_a_match_needs_no_number_in_its_files_name(tmp_path):
+    folder = tmp_path / MATCH
+    folder.mkdir(parents=True)
+    np.save(folder / "mine.npy", np.zeros((120, 6), np.float32))
+    write_labels(folder, [])
+    changes = source(pattern="mine.npy") | {"audio": None, "periods": (1,)}
+    (half,) = index(tmp_path, **changes)
+    assert (half.half, half.seconds) == (1, 120)
+    for periods in ((1, 2), (1, 2, 3)):
+        with pytest.raises(UserError, match="pattern: 'mine.npy', .*with {half}.*periods"):
+            index(tmp_path, **changes | {"periods": periods})

@@ -1,5 +1,8 @@
 """Lists of matches: the shipped splits, text files and parts of them."""
 
+import json
+from pathlib import Path
+
 import pytest
 from helpers.errors import check_line
 
@@ -62,3 +65,59 @@ def test_a_slice_takes_a_part_of_a_split_and_a_path_may_count_from_the_root(tmp_
         load_split("mine.txt[5:]", tmp_path)
     with pytest.raises(UserError, match="neither"):
         load_split("mine.txt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["l/s/A", " l/s//B/"],
+        [{"path": "l/s/A", "fps": 25}, {"path": "l/s/B"}],
+        [{"UrlLocal": "l/s/A/"}, "l/s/B"],
+        {"train": ["l/s/A", "l/s/B"]},
+        {"version": 2, "games": [{"match": "l/s/A"}, {"game": "l/s/B"}]},
+        {"l": {"s": ["A", "B"]}},
+    ],
+)
+def test_json_lists_of_matches_are_read(tmp_path, content):
+    path = tmp_path / "list.json"
+    path.write_text("\ufeff\n" + json.dumps(content, indent=1), encoding="utf-8")
+    assert load_split(str(path)) == ("l/s/A", "l/s/B")
+    assert load_split("list.json[1:]", tmp_path) == ("l/s/B",)
+
+
+def test_the_packages_own_lists_are_read():
+    package = Path(pytest.importorskip("SoccerNet").__file__).parent
+    for name in SPLITS:
+        path = package / "data" / f"SoccerNetGames{name.capitalize()}.json"
+        assert sorted(load_split(str(path))) == sorted(load_split(name))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('["l/s/A",', "broken JSON"),
+        ("[" * 100_000, "broken JSON"),
+        ("[]", "lists no match"),
+        ('{"train": []}', "lists no match"),
+        ("{}", '{"league": {"season": ["match", ...]}}'),
+        ("[1]", '["league/season/match", ...]'),
+        ('[["l/s/A"]]', "no list of matches"),
+        ('[{"video": "x"}]', "no list of matches"),
+        ('[{"path": null}]', "no list of matches"),
+        ('{"train": ["l/s/A"], "valid": ["l/s/B"]}', "no list of matches"),
+        ('{"l": {"s": [1]}}', "no list of matches"),
+        ('{"l": {"s": "A"}}', "no list of matches"),
+        ('["l/s/A", "l/s/A/"]', "entry 2 lists 'l/s/A' again"),
+        ('{"l": {"s": ["../A"]}}', "entry 1"),
+        ('["l\\\\s\\\\A"]', "forward slashes"),
+        ('["/l/s/A"]', "entry 1"),
+        ('[""]', "entry 1"),
+        ('["l/s/\\ud800"]', "entry 1 is no folder's name"),
+    ],
+)
+def test_json_that_is_no_list_of_matches_is_one_line(tmp_path, text, word):
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_split(str(path))
+    check_line(error, str(path), word)

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from astra_jax.config.classes import CLASSES
-from astra_jax.data.targets import (
-    TargetSpec,
-    clip_starts,
-    clip_targets,
-    event_positions,
-    refine,
-    window_starts,
-)
+from astra_jax.data.targets import TargetSpec, clip_targets, refine
+from astra_jax.data.time import clip_starts, indices_at
 
 GOLDEN = Path(__file__).parent / "golden" / "targets.npz"
 NONE = 127
@@ -40,9 +34,9 @@ def test_targets_equal_the_published_ones():
     classes, displaced = [], []
     for half in (1, 2):
         of_half = golden["half"] == half
-        positions = event_positions(golden["position_ms"][of_half], 2)
+        positions = indices_at(golden["position_ms"][of_half], 2)
         actions = np.array([CLASSES.index(label) for label in golden["label"][of_half]])
-        for start in clip_starts(int(golden["seconds"][half - 1])):
+        for start in clip_starts(int(golden["seconds"][half - 1]), 25, 50, 2):
             result = clip_targets(positions, actions, int(2 * start), spec)
             classes.append(result.class_targets)
             displaced.append(np.where(result.displacement_mask, result.displacements, NONE))
@@ -85,8 +79,8 @@ def test_an_event_just_outside_a_clip_does_not_reach_in():
 
 def test_an_event_in_the_last_second_of_a_half_is_kept():
     # The two clips of a half of 51 s start at 0 and 25: the published system drops from 50 s on.
-    assert clip_starts(51)[-1] == 25
-    last = event_positions(np.array([50_900]), 2)
+    assert clip_starts(51, 25, 50, 2)[-1] == 25
+    last = indices_at(np.array([50_900]), 2)
     assert last.tolist() == [101]
     assert targets([(101, 0)], start=50).class_targets[51, 1] == 1
 
@@ -104,8 +98,8 @@ def test_other_rates_and_radii_scale():
     assert np.flatnonzero(result.displacement_mask[:, 1]).tolist() == list(range(15, 26))
 
 
-def test_event_positions_round_down():
-    assert event_positions(np.array([0, 499, 500, 29_049, 29_500]), 2).tolist() == [0, 0, 1, 58, 59]
+def test_positions_of_events_round_down():
+    assert indices_at(np.array([0, 499, 500, 29_049, 29_500]), 2).tolist() == [0, 0, 1, 58, 59]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +115,12 @@ def test_event_positions_round_down():
     ],
 )
 def test_clips_start_every_25_seconds_below_the_last_second(seconds, starts):
-    assert clip_starts(seconds) == starts
+    assert clip_starts(seconds, 25, 50, 2) == starts
 
 
 @pytest.mark.parametrize(("seconds", "last"), [(1, 0), (2, 0), (9, 0), (10, 8), (2705, 2704 - 8)])
 def test_windows_start_every_8_seconds_and_the_last_is_kept(seconds, last):
-    starts = window_starts(seconds)
+    starts = clip_starts(seconds, 8, 50, 2)
     assert starts == list(range(0, max(seconds - 1, 1), 8)) and starts[-1] == last
 
 

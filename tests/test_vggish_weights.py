@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 import torch
 from helpers.components import on_one_device
@@ -34,11 +35,13 @@ def get_config():
 """
 
 
-def init_state(model: SpottingModel, _: Any, seed: int, mesh: Any, **more: Any) -> TrainState:
-    """Drawn by NumPy and without an optimiser: nothing is compiled."""
+def init_state(
+    model: SpottingModel, optimizer: Any, seed: int, mesh: Any, **more: Any
+) -> TrainState:
+    """Drawn by NumPy: nothing is compiled."""
     params = random_params(model, seed)
     counts = (np.zeros(3, np.float32), np.zeros(3, np.int32))
-    drawn = TrainState(np.zeros([], np.int32), params, (), *counts, params)
+    drawn = TrainState(np.zeros([], np.int32), params, optimizer.init(params), *counts, params)
     return jax.device_put(drawn, replicated(mesh))
 
 
@@ -88,7 +91,11 @@ def start(config: ConfigDict, workdir: Path) -> list[Any]:
                 found.append(host_copy(tree)["audio"]["vggish"])
             return self.progress
 
-    parts = Components(init_state=init_state, make_trainer=Beginning)
+    parts = Components(
+        init_state=init_state,
+        make_optimizer=lambda *args: optax.identity(),
+        make_trainer=Beginning,
+    )
     runs.train(config, workdir, components=on_one_device(parts))
     return found
 

@@ -2,10 +2,42 @@
 
 import argparse
 import inspect
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from astra_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and which takes a flag once.
+
+    A flag that is given again adds to its list, where its action is "extend" or "append"; of any
+    other argparse would silently keep the last.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with one line and 2."""
+        line = " ".join(message.splitlines())
+        self.exit(2, f"error: {line}; see {self.prog} --help\n")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's, once no flag is found to be given twice."""
+        words = list(sys.argv[1:] if args is None else args)
+        given = set()
+        for word in words[: words.index("--")] if "--" in words else words:
+            # argparse takes no word that reads like one of its flags for the value of another.
+            action = self._option_string_actions.get(word.partition("=")[0])
+            if action is None or isinstance(action, argparse._AppendAction):
+                continue
+            if action.default is argparse.SUPPRESS:  # help and version, which keep no value
+                continue
+            if action in given:
+                self.error(f"{'/'.join(action.option_strings)} is given twice: give it once")
+            given.add(action)
+        return super().parse_known_args(words, namespace)
 
 
 def add_command(
@@ -34,6 +66,29 @@ def add_distributed(parser: argparse.ArgumentParser) -> None:
         "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
         "or, without these, as JAX detects on TPU pods, Slurm, Open MPI and Kubernetes",
     )
+
+
+def whole_number(first: int, last: int) -> Callable[[str], int]:
+    """An argument's type: a whole number from `first` to `last`."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and first <= int(text[:9]) <= last):
+            raise argparse.ArgumentTypeError(
+                f"{text!r}, it must be a whole number from {first} to {last}"
+            )
+        return int(text)
+
+    return read
+
+
+def period_numbers(text: str) -> tuple[int, ...]:
+    """An argument's type: numbers of periods, 1 to 9, separated by commas."""
+    numbers = tuple(number.strip() for number in text.split(","))
+    if not set(numbers) <= set("123456789") or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, it must name periods from 1 to 9, each once: 1,2"
+        )
+    return tuple(int(number) for number in numbers)
 
 
 def class_names(text: str) -> tuple[str, ...]:

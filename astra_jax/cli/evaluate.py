@@ -9,6 +9,9 @@ from astra_jax.cli.arguments import add_command, add_distributed
 from astra_jax.errors import UserError
 from astra_jax.evaluation.table import score_table
 
+SHOWN = ("tight", "loose")
+"""The metrics whose classes are printed, and whose covered scores are, where there are any."""
+
 
 def add(commands: Any) -> None:
     """Its arguments."""
@@ -59,7 +62,9 @@ def run(args: argparse.Namespace) -> None:
             args.components or USUAL,
         )
     if blocks is not None and is_first_process():
-        print(score_table(blocks, per_class=("tight", "loose")))
+        covered = blocks.pop("covered", {})
+        shown = {f"covered {name}": covered[name] for name in SHOWN if name in covered}
+        print(score_table(blocks | shown, per_class=SHOWN))
 
 
 def split_workdirs(text: str) -> Path | list[Path]:

@@ -1,13 +1,13 @@
 """The `astra` command: its subcommands, and how each of them ends."""
 
-import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from astra_jax import __version__
 from astra_jax.cli import evaluate, import_torch, runs, score, train
+from astra_jax.cli.arguments import Parser
 from astra_jax.errors import Interrupted, UserError
 
 _MENDS = {
@@ -20,17 +20,9 @@ _MENDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, as all others of the command."""
-
-    def error(self, message: str) -> NoReturn:
-        line = " ".join(message.splitlines())
-        self.exit(2, f"error: {line}; see {self.prog} --help\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of `astra`, with that of each verb."""
-    parser = _Parser(
+    parser = Parser(
         prog="astra",
         description="Spot the actions of football broadcasts.",
         epilog="astra COMMAND --help: the arguments of one command, and an example.",
@@ -54,6 +46,10 @@ def main(argv: Sequence[str] | None = None, components: Any = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest and "overrides" not in args:
         parser.exit(2, f"error: unknown argument {rest[0]}; see astra {args.command} --help\n")
+    keys = [word.partition("=")[0] for word in rest if word.startswith("--config.")]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        line = f"{twice} is given twice: give it once; see astra {args.command} --help"
+        parser.exit(2, f"error: {line}\n")
     args.overrides, args.components = rest, components
     return run_command(lambda: args.run(args))
 

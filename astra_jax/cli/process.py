@@ -14,6 +14,7 @@ from astra_jax.cli import accelerators
 from astra_jax.devices import is_first_process
 from astra_jax.errors import UserError
 
+_NOWHERE = logging.NullHandler()
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -67,8 +68,8 @@ def join_hosts() -> None:
 def messages() -> Iterator[None]:
     """The package's messages as plain lines on stderr, once for all processes.
 
-    What Orbax and Grain say of their own business is left out: an error of theirs that matters is
-    raised, but some of their threads tell of it as well, once a file.
+    What Orbax and Grain say of their own business is left out (a run's log has it): an error of
+    theirs that matters is raised, but some of their threads tell of it as well, once a file.
 
     Raises:
         UserError: JAX can't compute on what JAX_PLATFORMS names.
@@ -78,13 +79,14 @@ def messages() -> Iterator[None]:
     before = ours.level, ours.propagate
     # To the end of the process: their threads outlive what they are at.
     for name in ("absl", "asyncio", "concurrent.futures"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).addHandler(_NOWHERE)
     ours.addHandler(handler)
     # A library may have given the root logger a handler of its own.
     ours.propagate = False
-    accelerators.warn_of_unused()
-    ours.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:
+        accelerators.warn_of_unused()
+        ours.setLevel(logging.INFO if is_first_process() else logging.ERROR)
         with _without_closed_loops():
             yield
     finally:

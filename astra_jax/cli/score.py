@@ -2,21 +2,26 @@
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astra_jax.cli.arguments import add_command, class_names
+from astra_jax.cli.arguments import add_command, class_names, period_numbers, whole_number
 from astra_jax.config.classes import CLASSES
 from astra_jax.data.splits import load_split
 from astra_jax.errors import UserError
+from astra_jax.evaluation.frames import FRAMES_PER_SECOND, HIGHEST_FRAME_RATE
+from astra_jax.evaluation.late import beyond_grid, describe_late
 from astra_jax.evaluation.metrics import METRICS, average_maps
 from astra_jax.evaluation.table import score_table
 from astra_jax.files import write_atomically
-from astra_jax.formats.soccernet_labels import read_raw_annotations
+from astra_jax.formats.soccernet_labels import parse_annotation, read_raw_annotations
 from astra_jax.formats.soccernet_results import read_predictions
 
 LABELS_FILE = "Labels-v2.json"
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -31,6 +36,12 @@ def add(commands: Any) -> None:
         help=f"folder that holds league/season/match/{LABELS_FILE}",
     )
     parser.add_argument(
+        "--labels-file",
+        default=LABELS_FILE,
+        metavar="NAME",
+        help=f"what the label file of a match is called (default: {LABELS_FILE})",
+    )
+    parser.add_argument(
         "--predictions",
         required=True,
         type=Path,
@@ -40,7 +51,9 @@ def add(commands: Any) -> None:
     matches = parser.add_mutually_exclusive_group()
     matches.add_argument("--split", metavar="NAME", help="train, valid or test of SoccerNet")
     matches.add_argument(
-        "--matches", metavar="FILE", help="text file, one league/season/match a line"
+        "--matches",
+        metavar="FILE",
+        help="text file, one league/season/match a line, or a JSON list of them",
     )
     parser.add_argument(
         "--classes",
@@ -51,10 +64,26 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--metric",
         nargs="+",
-        default=["tight", "loose"],
+        action="extend",
         choices=list(METRICS),
         metavar="NAME",
-        help=f"some of {', '.join(METRICS)} (default: tight loose)",
+        help=f"some of {', '.join(METRICS)} (default: tight loose); atN is a tolerance of N "
+        "seconds, half of it either way",
+    )
+    parser.add_argument(
+        "--frame-rate",
+        type=whole_number(1, HIGHEST_FRAME_RATE),
+        default=FRAMES_PER_SECOND,
+        metavar="N",
+        help="frames a second that times are cut to (default: 2, as SoccerNet's action spotting; "
+        "its ball task's mAP@1 is at1 at 25)",
+    )
+    parser.add_argument(
+        "--periods",
+        type=period_numbers,
+        default=(1, 2),
+        metavar="A,B",
+        help="the periods that count (default: 1,2)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the scores there, as in metrics.json"
@@ -68,12 +97,21 @@ def run(args: argparse.Namespace) -> None:
     """
     classes = class_names(args.classes)
     chosen, given_by = (args.split, "--split") if args.split else (args.matches, "--matches")
-    matches = load_split(chosen, given_by=given_by) if chosen else labelled_matches(args.labels)
-    labels = {match: read_raw_annotations(args.labels / match / LABELS_FILE) for match in matches}
+    if chosen:
+        matches = load_split(chosen, given_by=given_by)
+    else:
+        matches = labelled_matches(args.labels, args.labels_file)
+    paths = {match: args.labels / match / args.labels_file for match in matches}
+    labels = {
+        match: read_raw_annotations(path, "--labels or --labels-file")
+        for match, path in paths.items()
+    }
     predictions = read_predictions(args.predictions, matches)
     _check_known(args.labels, labels, classes)
     _check_known(args.predictions, predictions, classes)
-    blocks = average_maps(labels, predictions, args.metric, classes)
+    _tell(labels, predictions, args.periods)
+    metrics = args.metric or ("tight", "loose")
+    blocks = average_maps(labels, predictions, metrics, classes, args.frame_rate, args.periods)
     if args.json is not None:
         try:
             write_atomically(args.json, json.dumps(blocks, indent=1) + "\n")
@@ -81,7 +119,27 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"{args.json}: cannot be written ({error.strerror or error}); mend --json"
             ) from error
-    print(f"{len(matches)} match{'es' if len(matches) > 1 else ''}\n\n{score_table(blocks)}")
+    title = f"{len(matches)} match{'es' if len(matches) > 1 else ''}"
+    if args.frame_rate != FRAMES_PER_SECOND:
+        title += f", {args.frame_rate} frames a second"
+    print(f"{title}\n\n{score_table(blocks)}")
+
+
+def _tell(
+    labels: Mapping[str, Sequence[Mapping[str, Any]]],
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    periods: Sequence[int],
+) -> None:
+    """Log what the metric leaves out or moves without a word."""
+    if late := beyond_grid(labels, predictions, periods):
+        _log.warning("%s", describe_late(late))
+    halves = [parse_annotation(entry).half for of in labels.values() for entry in of]
+    if others := [half for half in halves if half not in periods]:
+        _log.warning(
+            "%d label(s) of period(s) %s left out; --periods names those that count",
+            len(others),
+            ", ".join(str(half) for half in sorted(set(others))),
+        )
 
 
 def _check_known(
@@ -99,18 +157,18 @@ def _check_known(
         )
 
 
-def labelled_matches(root: Path) -> tuple[str, ...]:
+def labelled_matches(root: Path, labels_file: str) -> tuple[str, ...]:
     """Every `league/season/match` under `root` that has a label file, sorted.
 
     Raises UserError where there is no such folder or no label file in it.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder of labels; mend --labels")
-    files = root.glob(f"*/*/*/{LABELS_FILE}")
-    matches = tuple(sorted(file.parent.relative_to(root).as_posix() for file in files))
+    folders = [folder for folder in root.glob("*/*/*") if (folder / labels_file).is_file()]
+    matches = tuple(sorted(folder.relative_to(root).as_posix() for folder in folders))
     if not matches:
         raise UserError(
-            f"{root}: holds no league/season/match/{LABELS_FILE}; mend --labels, or download "
-            "SoccerNet-v2's labels"
+            f"{root}: holds no league/season/match/{labels_file}; mend --labels or --labels-file, "
+            "or download SoccerNet-v2's labels"
         )
     return matches

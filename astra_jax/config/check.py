@@ -96,6 +96,7 @@ RANGES: dict[str, Range] = {
     "inference.batch_size": _COUNT,
     "inference.threshold": Range(above=0, below=1),
     "inference.suppression.window_scale": _ABOVE_ZERO,
+    "evaluation.frame_rate": Range(least=1, most=1000),
     "simulation.seed": _SEED,
     "simulation.train_matches": _COUNT,
     "simulation.valid_matches": _NOT_NEGATIVE,

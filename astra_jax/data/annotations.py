@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from astra_jax.errors import UserError
-from astra_jax.formats.soccernet_labels import HALVES, read_raw_annotations
+from astra_jax.formats.soccernet_labels import parse_annotation, read_raw_annotations
 
 UnknownLabels = Literal["error", "skip"]
 
@@ -42,19 +42,26 @@ class Events:
 
 
 def read_annotations(
-    path: Path, classes: Sequence[str], unknown_labels: UnknownLabels = "error"
+    path: Path,
+    classes: Sequence[str],
+    unknown_labels: UnknownLabels = "error",
+    periods: Sequence[int] = (1, 2),
 ) -> dict[int, Events]:
-    """The events of halves 1 and 2 of one label file, each half in order of time.
+    """The events of each of `periods` in one label file, in order of time.
 
-    An annotation without `visibility` counts as visible. Labels outside `classes` are an error or,
-    with "skip", left out with one line in the log.
+    An annotation without `visibility` counts as visible. Those of other periods are left out with
+    one line in the log; labels outside `classes` are an error or, with "skip", left out likewise.
     Errors: UserError as `read_raw_annotations`, and for an unknown label.
     """
     action = {label: index for index, label in enumerate(classes)}
-    found: dict[int, list[tuple[int, int, bool]]] = {half: [] for half in HALVES}
+    found: dict[int, list[tuple[int, int, bool]]] = {period: [] for period in periods}
+    others: list[int] = []
     skipped = 0
     for index, annotation in enumerate(read_raw_annotations(path)):
-        label = annotation["label"]
+        half, milliseconds, label, shown = parse_annotation(annotation)
+        if half not in found:
+            others.append(half)
+            continue
         if label not in action:
             if unknown_labels == "error":
                 raise UserError(
@@ -63,9 +70,14 @@ def read_annotations(
                 )
             skipped += 1
             continue
-        shown = annotation.get("visibility", "visible") != "not shown"
-        half = int(annotation["gameTime"][0])
-        found[half].append((int(annotation["position"]), action[label], shown))
+        found[half].append((milliseconds, action[label], shown))
+    if others:
+        _log.warning(
+            "%s: %d annotation(s) of period(s) %s left out; data.periods names those that count",
+            path,
+            len(others),
+            ", ".join(str(period) for period in sorted(set(others))),
+        )
     if skipped:
         _log.warning("%s: %d annotation(s) with unknown labels skipped", path, skipped)
     return {half: _events(rows) for half, rows in found.items()}

@@ -7,7 +7,6 @@ Bool[position class]}`. Masks are True where data is present; both `log_mel` key
 the data set has no audio. A batch has a leading axis everywhere.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,43 +15,48 @@ from jaxtyping import Bool
 
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.halves import Half
-from astra_jax.data.targets import Targets, TargetSpec, clip_targets, event_positions
+from astra_jax.data.targets import Targets, TargetSpec, clip_targets
+from astra_jax.data.time import Exact, index_at, indices_at, steps_of
 
 
-def read_inputs(half: Half, start_seconds: float, clip_seconds: float) -> dict[str, Any]:
+def read_inputs(half: Half, start_seconds: Exact, clip_seconds: Exact) -> dict[str, Any]:
     """Features, log-mel and masks of the clip at `start_seconds` of a half.
 
-    Past the half's end the last row and frame repeat; absent data is zeros (the floor, for
-    log-mel) with a False mask. Errors: UserError for files that changed or hold NaN.
+    Each source begins with the row that the start lies in (`data.time`). Past the half's end the
+    last row and frame repeat; absent data is zeros (the floor, for log-mel) with a False mask.
+    Errors: UserError for files that changed or hold NaN.
     """
     values, masks = [], []
     for index, source in enumerate(half.spec.sources):
+        rate = source.rows_per_second
         rows, present = half.read_source(
-            index, source.rows(start_seconds), source.rows(clip_seconds)
+            index, index_at(start_seconds, rate), steps_of(clip_seconds, rate)
         )
         values.append(rows)
         masks.append(present)
     inputs: dict[str, Any] = {"features": tuple(values), "masks": {"features": tuple(masks)}}
     if (audio := half.spec.audio) is not None:
         power, present = half.read_mel_power(
-            audio.frames(start_seconds), audio.frames(clip_seconds)
+            index_at(start_seconds, audio.frames_per_second),
+            steps_of(clip_seconds, audio.frames_per_second),
         )
         inputs["log_mel"] = power_to_db(power, audio.floor_db)
         inputs["masks"]["log_mel"] = present
     return inputs
 
 
-def read_targets(half: Half, start_seconds: float, spec: TargetSpec) -> Targets:
+def read_targets(half: Half, start_seconds: Exact, spec: TargetSpec) -> Targets:
     """Targets of the clip at `start_seconds` of a half, from its events."""
+    rate = spec.positions_per_second
     return clip_targets(
-        event_positions(half.events.milliseconds, spec.positions_per_second),
+        indices_at(half.events.milliseconds, rate),
         half.events.class_ids,
-        math.floor(start_seconds * spec.positions_per_second),
+        index_at(start_seconds, rate),
         spec,
     )
 
 
-def read_clip(half: Half, start_seconds: float, spec: TargetSpec) -> dict[str, Any]:
+def read_clip(half: Half, start_seconds: Exact, spec: TargetSpec) -> dict[str, Any]:
     """The clip example at `start_seconds` of a half. Errors as `read_inputs`."""
     targets = read_targets(half, start_seconds, spec)
     return {
@@ -64,7 +68,7 @@ def read_clip(half: Half, start_seconds: float, spec: TargetSpec) -> dict[str, A
 
 
 def classes_in_clips(
-    halves: Sequence[Half], starts: Sequence[Sequence[float]], spec: TargetSpec
+    halves: Sequence[Half], starts: Sequence[Sequence[Exact]], spec: TargetSpec
 ) -> Bool[np.ndarray, "clip class"]:
     """Which classes (column 0: background) the targets of every clip hold, halves in order."""
     return np.array(

@@ -5,13 +5,15 @@ wherever they lie (docs/small_data.md).
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float32
 
 from astra_jax.config.clock import CLOCK_DECAYS_SECONDS
+from astra_jax.data.time import Exact, index_at
 
-SLOWEST = 0.2
+SLOWEST = Fraction(1, 5)
 """Fewest rows a second: files of a half, and so its clock, may end 5 s apart."""
 
 
@@ -23,19 +25,20 @@ class Clock:
     half's start; then the same of the seconds until its last row.
     """
 
-    seconds: float
-    rows_per_second: float
+    seconds: Exact
+    rows_per_second: Exact
 
     @property
     def rows(self) -> int:
         """Whole rows that fit in the half."""
-        return int(self.seconds * self.rows_per_second + 1e-6)
+        return index_at(self.seconds, self.rows_per_second)
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, "row column"]:
         """Rows [start, stop)."""
         row = np.arange(start, stop)[:, None]
-        since = row / self.rows_per_second
-        until = (self.rows - 1 - row) / self.rows_per_second
+        rate = float(self.rows_per_second)
+        since = row / rate
+        until = (self.rows - 1 - row) / rate
         decays = np.array(CLOCK_DECAYS_SECONDS)
         values = np.exp(-np.concatenate([since / decays, until / decays], axis=1))
         return values.astype(np.float32)

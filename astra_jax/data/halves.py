@@ -9,8 +9,9 @@ from astra_jax.data.annotations import Events
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.clock import Clock
 from astra_jax.data.sources import DataSpec
+from astra_jax.data.time import Exact, exact_rate, exact_seconds, index_at
 
-TAIL_SECONDS = 5.0
+TAIL_SECONDS = 5
 """Lengths of files of one half may differ by this much."""
 
 
@@ -32,7 +33,7 @@ class Half:
 
     match: str
     half: int
-    seconds: float
+    seconds: Exact
     sources: tuple[ArrayFile | Clock | None, ...]
     audio: ArrayFile | None
     events: Events
@@ -70,17 +71,16 @@ class Half:
         return self._read(self.audio, spec.frames_per_second, spec.mels, start_frame, frames)
 
     def _read(
-        self, file: ArrayFile | Clock | None, rate: float, width: int, start: int, count: int
+        self, file: ArrayFile | Clock | None, rate: Exact, width: int, start: int, count: int
     ) -> tuple[Float32[np.ndarray, "row column"], Bool[np.ndarray, "row"]]:
-        # Whole rows that fit in the half: 1e-6 takes up rounding of rates such as 1/3.
-        rows = 0 if file is None else min(file.rows, int(self.seconds * rate + 1e-6))
+        rows = 0 if file is None else min(file.rows, index_at(self.seconds, rate))
         if file is None or rows == 0:
             return np.zeros((count, width), np.float32), np.zeros(count, bool)
         inside = max(0, min(rows - start, count))
         if inside == count:
             return file.read(start, start + count), np.ones(count, bool)
         values = np.zeros((count, width), np.float32)
-        if rows >= (self.seconds - TAIL_SECONDS) * rate:
+        if rows >= (exact_seconds(self.seconds) - TAIL_SECONDS) * exact_rate(rate):
             first = min(start, rows - 1)
             read = file.read(first, first + max(inside, 1))
             values[:inside] = read[:inside]

@@ -1,8 +1,10 @@
 """The halves of matches: which files each has, how long it lasts, and its events."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,39 @@ from astra_jax.data.annotations import Events, read_annotations
 from astra_jax.data.arrays import ArrayFile
 from astra_jax.data.clock import Clock
 from astra_jax.data.halves import TAIL_SECONDS, Half
-from astra_jax.data.layout import check_folders, check_roots, label_path, open_audio, open_source
+from astra_jax.data.layout import (
+    audio_path,
+    check_folders,
+    check_roots,
+    label_path,
+    open_audio,
+    open_source,
+    source_path,
+)
 from astra_jax.data.sources import DataSpec
+from astra_jax.data.time import Exact, duration
 from astra_jax.errors import UserError
-from astra_jax.formats.soccernet_labels import HALVES, read_raw_annotations
+from astra_jax.formats.soccernet_labels import read_raw_annotations
 
 _log = logging.getLogger(__name__)
+
+_METRIC_SECONDS = 2 * 60 * 60
+"""The official metric's grid ends after two hours."""
+
+_NAMED = 3
+"""So many halves are named in one line of the log."""
 
 
 def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) -> list[Half]:
     """Every half of the matches, in order, from headers and label files alone (no data is read).
 
+    The halves of a match are those of `data.periods` that have a file with at least one row. The
+    others are left out, with one line in the log that counts their labels; a match that has no
+    such half is an error. Halves that last longer than two hours get a line as well.
+
     A half is as long as its longest source (its audio, where it has no source). A source or audio
-    that is absent or short is logged once and masked when read; one absent in every half is an
-    error. So is a file more than 5 s longer than the rest: audio beside the sources, or a source
+    that is absent, empty or short is logged once and masked when read; one absent in every half is
+    an error. So is a file more than 5 s longer than the rest: audio beside the sources, or a source
     where two or more other files of the half agree on a shorter length (of two sources alone,
     nothing tells whether one is long or the other one short: it counts as short).
     Events past the end of their half are left out, with a line in the log.
@@ -31,17 +52,25 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     Errors: UserError naming the root, match, file or config key and the mend.
     """
     check_roots(spec, labelled)
-    halves = []
+    halves: list[Half] = []
+    left_out: dict[str, int] = {}  # labels of each half without files, by the half's name
     for match in matches:
         check_folders(spec, match, labelled)
-        events = {half: Events.none() for half in HALVES}
+        events = dict.fromkeys(spec.periods, Events.none())
         if labelled:
             labels = label_path(spec, match)
-            events = read_annotations(labels, spec.classes, spec.unknown_labels)
-        found = [_index_half(spec, match, half) for half in HALVES]
-        halves += [replace(half, events=_inside(events[half.half], half.seconds)) for half in found]
-        if late := sum(len(events[half.half]) - len(half.events) for half in halves[-2:]):
+            events = read_annotations(labels, spec.classes, spec.unknown_labels, spec.periods)
+        found = {period: _index_half(spec, match, period) for period in spec.periods}
+        whole = [half for half in found.values() if half is not None]
+        if not whole:
+            raise _no_half_error(spec, match)
+        left_out |= {_name(match, p): len(events[p]) for p, half in found.items() if half is None}
+        inside = [replace(half, events=_inside(events[half.half], half.seconds)) for half in whole]
+        if late := sum(len(events[half.half]) - len(half.events) for half in inside):
             _log.warning("%s: %d event(s) past the end of their half left out", match, late)
+        halves += inside
+    _warn_of_left_out(left_out)
+    _warn_of_long(halves)
     _check_presence(spec, halves)
     return halves
 
@@ -54,29 +83,25 @@ def read_labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[s
     return {match: read_raw_annotations(path) for match, path in paths.items()}
 
 
-def _inside(events: Events, seconds: float) -> Events:
-    return events.select(events.milliseconds < seconds * 1000)
+def _inside(events: Events, seconds: Exact) -> Events:
+    return events.select(events.milliseconds < math.ceil(seconds * 1000))
 
 
-def _index_half(spec: DataSpec, match: str, half: int) -> Half:
+def _index_half(spec: DataSpec, match: str, period: int) -> Half | None:
+    """A half from its files' headers; None where no file holds a row."""
     files = tuple(
-        None if source.is_clock else open_source(spec, source, match, half)
+        None if source.is_clock else open_source(spec, source, match, period)
         for source in spec.sources
     )
     lengths = _lengths(files, [source.rows_per_second for source in spec.sources])
     audio, audio_lengths = None, {}
     if spec.audio is not None:
-        audio = open_audio(spec, spec.audio, match, half)
+        audio = open_audio(spec, spec.audio, match, period)
         audio_lengths = _lengths([audio], [spec.audio.frames_per_second])
-    seconds = max((lengths or audio_lengths).values(), default=0.0)
+    seconds = max((lengths or audio_lengths).values(), default=Fraction(0))
     if seconds == 0:
-        patterns = [source.pattern for source in spec.sources if not source.is_clock]
-        patterns += [] if spec.audio is None else [spec.audio.pattern]
-        names = " and no ".join(pattern.replace("{half}", str(half)) for pattern in patterns)
-        raise UserError(
-            f"{match}: half {half} has no {names} in {spec.features_root / match}; mend "
-            "data.sources, add the file, or take the match off the split's list"
-        )
+        return None
+    _warn_of_masked(spec, match, period, files, audio)
     _check_longest(lengths, audio_lengths)
     for path, length in (lengths | audio_lengths).items():
         if length < seconds - TAIL_SECONDS:
@@ -87,19 +112,90 @@ def _index_half(spec: DataSpec, match: str, half: int) -> Half:
         Clock(seconds, source.rows_per_second) if source.is_clock else file
         for source, file in zip(spec.sources, files, strict=True)
     )
-    return Half(match, half, seconds, sources, audio, Events.none(), spec)
+    return Half(match, period, seconds, sources, audio, Events.none(), spec)
 
 
-def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[float]) -> dict[Path, float]:
+def _no_half_error(spec: DataSpec, match: str) -> UserError:
+    patterns = [source.pattern for source in spec.sources if not source.is_clock]
+    patterns += [] if spec.audio is None else [spec.audio.pattern]
+    names = " and no ".join(
+        pattern.replace("{half}", "/".join(map(str, spec.periods))) for pattern in patterns
+    )
+    root = spec.features_root if spec.has_features else spec.audio_root
+    return UserError(
+        f"{match}: has no {names} with a row in {root / match}; mend data.sources or data.periods, "
+        "add a file, or take the match off the split's list"
+    )
+
+
+def _warn_of_masked(
+    spec: DataSpec,
+    match: str,
+    period: int,
+    files: Sequence[ArrayFile | None],
+    audio: ArrayFile | None,
+) -> None:
+    """A line for each file of a half that is not there, or holds no row."""
+    found = {
+        source_path(spec, source, match, period): file
+        for source, file in zip(spec.sources, files, strict=True)
+        if not source.is_clock
+    }
+    if spec.audio is not None:
+        found[audio_path(spec, spec.audio, match, period)] = audio
+    for path, file in found.items():
+        if file is None or not file.rows:
+            _log.warning("%s: %s, masked", path, "absent" if file is None else "empty")
+
+
+def _warn_of_left_out(left_out: Mapping[str, int]) -> None:
+    """One line for all halves that have no files, by their names, and their labels."""
+    if not left_out:
+        return
+    labels = sum(left_out.values())
+    _log.warning(
+        "halves without files: %d left out (%s)%s",
+        len(left_out),
+        _brief(list(left_out)),
+        f"; {labels} label(s) lie in them" if labels else "",
+    )
+
+
+def _warn_of_long(halves: Sequence[Half]) -> None:
+    """One line for all halves that the official metric's grid doesn't hold."""
+    long = [
+        f"{_name(half.match, half.half)}: {float(half.seconds) / 3600:.1f} h"
+        for half in halves
+        if half.seconds > _METRIC_SECONDS
+    ]
+    if long:
+        _log.warning(
+            "halves longer than two hours: %d (%s): the official metric puts all that comes later "
+            "on one frame; where they are no longer, mend rows_per_second in data.sources",
+            len(long),
+            _brief(long),
+        )
+
+
+def _name(match: str, period: int) -> str:
+    return f"{match} half {period}"
+
+
+def _brief(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[Exact]) -> dict[Path, Fraction]:
     """Seconds of every file that holds at least one row."""
     return {
-        file.path: file.rows / rate
+        file.path: duration(file.rows, rate)
         for file, rate in zip(files, rates, strict=True)
         if file is not None and file.rows
     }
 
 
-def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None:
+def _check_longest(sources: dict[Path, Fraction], audio: dict[Path, Fraction]) -> None:
     """Refuses what lasts more than 5 s longer than the rest; see `index_halves`."""
     for path, seconds in (sources | audio).items():
         others = {other: s for other, s in (sources | audio).items() if other != path}
@@ -108,9 +204,9 @@ def _check_longest(sources: dict[Path, float], audio: dict[Path, float]) -> None
         if rest and agree and seconds > max(rest) + TAIL_SECONDS:
             longest = max(others, key=lambda other: others[other])
             raise UserError(
-                f"{path}: lasts {seconds:.1f} s, more than {TAIL_SECONDS:g} s longer than the "
-                f"rest of its half ({longest.name}: {others[longest]:.1f} s); check its rate in "
-                "data.sources or data.audio, cut it, or take the match off the split's list"
+                f"{path}: lasts {float(seconds):.1f} s, more than {TAIL_SECONDS:g} s longer than "
+                f"the rest of its half ({longest.name}: {float(others[longest]):.1f} s); check its "
+                "rate in data.sources or data.audio, cut it, or take the match off the split's list"
             )
 
 

@@ -1,6 +1,5 @@
 """Where the files of a match lie: `ROOT/league/season/match/`, and how each is opened."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +7,20 @@ from astra_jax.data.arrays import ArrayFile, open_array
 from astra_jax.data.sources import AudioSpec, DataSpec, SourceSpec
 from astra_jax.errors import UserError
 
-_log = logging.getLogger(__name__)
-
 
 def label_path(spec: DataSpec, match: str) -> Path:
     """Where the label file of a match lies."""
     return spec.labels_root / match / spec.labels_file
+
+
+def source_path(spec: DataSpec, source: SourceSpec, match: str, half: int) -> Path:
+    """Where a source's file of a half lies."""
+    return spec.features_root / match / source.pattern.format(half=half)
+
+
+def audio_path(spec: DataSpec, audio: AudioSpec, match: str, half: int) -> Path:
+    """Where the file of mel power of a half lies."""
+    return spec.audio_root / match / audio.pattern.format(half=half)
 
 
 def check_roots(spec: DataSpec, labelled: bool) -> None:
@@ -48,10 +55,9 @@ def check_folders(spec: DataSpec, match: str, labelled: bool) -> None:
 
 
 def open_source(spec: DataSpec, source: SourceSpec, match: str, half: int) -> ArrayFile | None:
-    """A source's file of a half, None with a warning where absent; errors as `open_array`."""
-    path = spec.features_root / match / source.pattern.format(half=half)
+    """A source's file of a half, None where absent; errors as `open_array`."""
+    path = source_path(spec, source, match, half)
     if not path.exists():
-        _log.warning("%s: absent, masked", path)
         return None
     file = open_array(path)
     if file.columns != source.width:
@@ -63,10 +69,12 @@ def open_source(spec: DataSpec, source: SourceSpec, match: str, half: int) -> Ar
 
 
 def open_audio(spec: DataSpec, audio: AudioSpec, match: str, half: int) -> ArrayFile | None:
-    """Mel power as (mel, frame), the published way and the reading where both fit, or turned."""
-    path = spec.audio_root / match / audio.pattern.format(half=half)
+    """Mel power as (mel, frame), the published way and the reading where both fit, or turned.
+
+    None where absent; errors as `open_array`.
+    """
+    path = audio_path(spec, audio, match, half)
     if not path.exists():
-        _log.warning("%s: absent, masked", path)
         return None
     file = open_array(path)
     if audio.mels not in file.shape:

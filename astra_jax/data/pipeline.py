@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import grain
@@ -23,7 +24,8 @@ from astra_jax.data import workers
 from astra_jax.data.clips import classes_in_clips, read_clip
 from astra_jax.data.halves import Half
 from astra_jax.data.mixup import ClipTable, EpochPlan, MixupConfig, mix, pair_clips, plan
-from astra_jax.data.targets import ClipConfig, TargetSpec, clip_starts
+from astra_jax.data.targets import ClipConfig, TargetSpec
+from astra_jax.data.time import clip_starts, exact_seconds
 from astra_jax.errors import UserError
 
 # Batches are large (34 MB at full size and batch 8): a few are read ahead, not grain's 500.
@@ -144,15 +146,17 @@ class _Loader:
     ) -> None:
         self._halves = tuple(halves)
         self._spec, self._mixup = config.targets, config.mixup
-        self._stride = config.clip.stride_seconds
+        self._clip_config = config.clip
+        self._stride = exact_seconds(config.clip.stride_seconds)
         self._random_starts = config.clip.random_starts
-        slowest = min([1.0] + [source.rows_per_second for source in halves[0].spec.sources])
-        self._grid = 1 / slowest
+        rates = [source.rows_per_second for source in halves[0].spec.sources]
+        self._grid = 1 / min([Fraction(1), *rates])
         self._shifts = math.ceil(self._stride / self._grid)
         if self._random_starts and self._shifts < 2:
             raise UserError(
-                f"clip.random_starts: clips start every {self._stride:g} s (clip.stride_seconds) "
-                f"and would move by {self._grid:g} s: raise the stride, or set it to False"
+                f"clip.random_starts: clips start every {float(self._stride):g} s "
+                f"(clip.stride_seconds) and would move by {float(self._grid):g} s: raise the "
+                "stride, or set it to False"
             )
         self._seed, self._batch_size = config.seed, config.batch_size
         pairs = len(self.clips(0).pairs)
@@ -173,18 +177,22 @@ class _Loader:
     def clips(self, epoch: int) -> ClipTable:
         return _cached_clips(self, epoch if self._random_starts else 0)[0]
 
-    def place_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, float]]]:
+    def place_clips(self, epoch: int) -> tuple[ClipTable, list[tuple[int, Fraction]]]:
         """The clips of an epoch, and the half and start of each.
 
         Random starts move the clips of a half to earlier, onto whole seconds or, where it has
         slower sources, whole rows of the slowest one; the first clip stays at 0.
         """
-        starts = [clip_starts(half.seconds, self._stride) for half in self._halves]
+        clip = self._clip_config
+        starts = [
+            clip_starts(half.seconds, self._stride, clip.seconds, clip.positions_per_second)
+            for half in self._halves
+        ]
         if self._random_starts:
             rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, _STARTS]))
-            shifts = self._grid * rng.integers(self._shifts, size=len(starts))
+            shifts = rng.integers(self._shifts, size=len(starts)).tolist()
             starts = [
-                [max(0.0, (start - float(shift)) // self._grid * self._grid) for start in of_half]
+                [max(Fraction(0), (start // self._grid - shift) * self._grid) for start in of_half]
                 for of_half, shift in zip(starts, shifts, strict=True)
             ]
         counts = np.array([len(of_half) for of_half in starts])
@@ -211,7 +219,7 @@ class _Loader:
         where = _cached_clips(self, epoch if self._random_starts else 0)[1]
         clips = dict.fromkeys([*entry.own[step].tolist(), *entry.partner[step].tolist()])
         named = ((self._halves[where[clip][0]], where[clip][1]) for clip in clips)
-        return [f"{half.match} half {half.half} at {start:g} s" for half, start in named]
+        return [f"{half.match} half {half.half} at {float(start):g} s" for half, start in named]
 
     def _clip(self, epoch: int, clip: int) -> dict[str, Any]:
         half, start = _cached_clips(self, epoch if self._random_starts else 0)[1][clip]

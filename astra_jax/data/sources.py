@@ -1,16 +1,17 @@
 """What a data set consists of, read from the config: sources, audio, roots, classes."""
 
-import math
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from astra_jax.config.clock import CLOCK_COLUMNS, CLOCK_PATTERN
 from astra_jax.data.annotations import UnknownLabels
 from astra_jax.data.clock import SLOWEST
+from astra_jax.data.time import exact_rate
 from astra_jax.errors import UserError
 
 
@@ -18,14 +19,14 @@ from astra_jax.errors import UserError
 class SourceSpec:
     """A file of embeddings a half: `widths` of the embeddings side by side in each of its rows.
 
-    `pattern` is the file's name in the match folder, with `{half}` for 1 or 2, or "clock": no file
+    `pattern` is the file's name in the match folder, `{half}` its number, or "clock": no file
     but the half's clock (`data.clock`), never normalised. `normalize`: whether it is normalised by
     the training matches' statistics. `shortcut_columns`: how many of its first columns the model's
     shortcut sees (None: all); what is read of a file doesn't hang on it.
     """
 
     pattern: str
-    rows_per_second: float
+    rows_per_second: Fraction
     widths: tuple[int, ...]
     normalize: bool = True
     shortcut_columns: int | None = field(default=None, compare=False)
@@ -40,10 +41,6 @@ class SourceSpec:
         """Whether it is the half's clock and no file."""
         return self.pattern == CLOCK_PATTERN
 
-    def rows(self, seconds: float) -> int:
-        """The row at a time in the half, or the rows of a stretch of time: the nearest, half up."""
-        return math.floor(seconds * self.rows_per_second + 0.5)
-
 
 @dataclass(frozen=True)
 class AudioSpec:
@@ -53,10 +50,6 @@ class AudioSpec:
     frames_per_second: int = 100
     mels: int = 128
     floor_db: float = -80.0
-
-    def frames(self, seconds: float) -> int:
-        """The frame at a time in the half, or the frames of a stretch of time (nearest)."""
-        return math.floor(seconds * self.frames_per_second + 0.5)
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,7 @@ class DataSpec:
     audio: AudioSpec | None
     unknown_labels: UnknownLabels = "error"
     labels_file: str = "Labels-v2.json"
+    periods: tuple[int, ...] = (1, 2)
 
     @property
     def has_features(self) -> bool:
@@ -84,7 +78,7 @@ class DataSpec:
         Reads root, labels_root, features_root and audio_root (None: the same as root), classes,
         unknown_labels, labels_file, sources (mappings with pattern, rows_per_second, widths and,
         where wanted, normalize and shortcut_columns) and audio (None, or a mapping with pattern,
-        frames_per_second, mels, floor_db).
+        frames_per_second, mels, floor_db), and where wanted periods: the halves that count.
         Errors: UserError naming the config key.
         """
         classes = data["classes"]
@@ -96,15 +90,16 @@ class DataSpec:
         unknown = data["unknown_labels"]
         if unknown not in ("error", "skip"):
             raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
+        periods = _periods(data.get("periods", cls.periods))
         if not _all(data["sources"], Mapping):
             raise UserError(
                 f"data.sources: {_shown(data['sources'])}, it must be a list of mappings, one a "
                 "source, as in configs/commentary.py"
             )
         sources = tuple(
-            _source(item, f"data.sources[{i}]") for i, item in enumerate(data["sources"])
+            _source(item, f"data.sources[{i}]", periods) for i, item in enumerate(data["sources"])
         )
-        audio = None if data["audio"] is None else _audio(data["audio"])
+        audio = None if data["audio"] is None else _audio(data["audio"], periods)
         if all(source.is_clock for source in sources) and audio is None:
             raise UserError(
                 "data.sources: no file and no audio; name at least one file's pattern"
@@ -119,7 +114,18 @@ class DataSpec:
             audio=audio,
             unknown_labels=unknown,
             labels_file=data["labels_file"],
+            periods=periods,
         )
+
+
+def _periods(periods: Any) -> tuple[int, ...]:
+    whole = _all(periods, int) and len(periods) > 0
+    if not whole or len(set(periods)) != len(periods) or not set(periods) <= set(range(1, 10)):
+        raise UserError(
+            f"data.periods: {_shown(periods)}, it must be a list of the halves that count, each "
+            "once, whole numbers from 1 to 9, such as (1, 2)"
+        )
+    return tuple(sorted(periods))
 
 
 def _root(data: Mapping[str, Any], key: str) -> Path:
@@ -135,6 +141,7 @@ def _root(data: Mapping[str, Any], key: str) -> Path:
 def _fields(
     item: Mapping[str, Any],
     where: str,
+    periods: Sequence[int],
     keys: tuple[str, ...],
     optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -149,17 +156,24 @@ def _fields(
     if pattern == CLOCK_PATTERN and "widths" in keys:
         return dict(item)
     rest = pattern.replace("{half}", "") if isinstance(pattern, str) else "{"
-    if "{half}" not in str(pattern) or "{" in rest or "}" in rest:
+    # One recording a match, and so one file, needs no number in its name.
+    named = "{half}" in str(pattern) or (rest and len(periods) == 1)
+    if not named or "{" in rest or "}" in rest:
         raise UserError(
-            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where 1 "
-            "or 2 goes, and no other braces" + (", or 'clock'" if "widths" in keys else "")
+            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where "
+            "its number goes (where data.periods has one alone, it may go without), and no other "
+            "braces" + (", or 'clock'" if "widths" in keys else "")
         )
     return dict(item)
 
 
-def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
+def _source(item: Mapping[str, Any], where: str, periods: Sequence[int]) -> SourceSpec:
     fields = _fields(
-        item, where, ("pattern", "rows_per_second", "widths"), ("normalize", "shortcut_columns")
+        item,
+        where,
+        periods,
+        ("pattern", "rows_per_second", "widths"),
+        ("normalize", "shortcut_columns"),
     )
     widths, rate = fields["widths"], fields["rows_per_second"]
     if not _all(widths, int) or not widths or min(widths) < 1:
@@ -167,12 +181,11 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
             f"{where}.widths: {_shown(widths)}, it must be a list of whole numbers above 0, such "
             "as (10,)"
         )
-    if not _is_number(rate) or not rate > 0:
-        raise UserError(f"{where}.rows_per_second: {_shown(rate)}, it must be a number above 0")
+    exact = _rate(rate, f"{where}.rows_per_second")
     is_clock = fields["pattern"] == CLOCK_PATTERN
     normalize = fields.get("normalize", not is_clock)
     if is_clock:
-        _check_clock(where, widths, rate, normalize)
+        _check_clock(where, widths, exact, normalize)
     if not isinstance(normalize, bool):
         raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
     shortcut = fields.get("shortcut_columns")
@@ -181,29 +194,45 @@ def _source(item: Mapping[str, Any], where: str) -> SourceSpec:
             f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
             f"from 0 to {sum(widths)}"
         )
-    return SourceSpec(fields["pattern"], float(rate), tuple(widths), normalize, shortcut)
+    return SourceSpec(fields["pattern"], exact, tuple(widths), normalize, shortcut)
 
 
-def _check_clock(where: str, widths: Any, rate: float, normalize: Any) -> None:
+def _rate(value: Any, where: str) -> Fraction:
+    """A rate of the config, exact; a number above 0 or a text as "30000/1001"."""
+    try:
+        if not isinstance(value, str) and not _is_number(value):
+            raise ValueError
+        return exact_rate(value)
+    except ValueError:
+        raise UserError(
+            f"{where}: {_shown(value)}, it must be a number above 0, or a fraction of two in "
+            "quotes as '30000/1001'"
+        ) from None
+
+
+def _check_clock(where: str, widths: Any, rate: Fraction, normalize: Any) -> None:
     if tuple(widths) != (CLOCK_COLUMNS,):
         raise UserError(
             f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({CLOCK_COLUMNS},)"
         )
     if rate < SLOWEST:
         raise UserError(
-            f"{where}.rows_per_second: {_shown(rate)}, a half's clock needs at least {SLOWEST}"
+            f"{where}.rows_per_second: {float(rate):g}, a half's clock needs at least "
+            f"{float(SLOWEST)}"
         )
     if normalize is True:
         raise UserError(f"{where}.normalize: True, but a half's clock is taken as it is")
 
 
-def _audio(item: Any) -> AudioSpec:
+def _audio(item: Any, periods: Sequence[int]) -> AudioSpec:
     if not isinstance(item, Mapping):
         raise UserError(
             f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/config/defaults.py,"
             " or None for no audio"
         )
-    fields = _fields(item, "data.audio", ("pattern", "frames_per_second", "mels", "floor_db"))
+    fields = _fields(
+        item, "data.audio", periods, ("pattern", "frames_per_second", "mels", "floor_db")
+    )
     for key in ("frames_per_second", "mels"):
         if not _all([fields[key]], int) or fields[key] < 1:
             raise UserError(

@@ -1,17 +1,19 @@
-"""Lists of matches: SoccerNet-v2's official splits, and text files of one's own."""
+"""Lists of matches: SoccerNet-v2's official splits, and text or JSON files of one's own."""
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from astra_jax.errors import UserError
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
 """SoccerNet-v2's official lists of matches, shipped with the package."""
 
-
+_PATH_KEYS = ("path", "UrlLocal", "match", "game")
 _LONGEST_NAME = 255
 
 
@@ -34,14 +36,17 @@ def split_matches(
 def load_split(
     name_or_path: str, root: Path | str | None = None, given_by: str = "data.splits"
 ) -> tuple[str, ...]:
-    """The matches of a shipped list (a name of SPLITS) or of a text file, in the file's order.
+    """The matches of a shipped list (a name of SPLITS) or of a file, in the file's order.
 
-    One `league/season/match` a line; blank lines and lines that begin with # are skipped. A path
+    Text: one `league/season/match` a line; blank lines and lines that begin with # are skipped.
+    JSON, which begins with [ or {: a list of such strings, or of objects that name theirs under
+    "path", "UrlLocal", "match" or "game"; an object with one such list ({"train": [...]}); the
+    SoccerNet package's {league: {season: [match, ...]}}. A path
     counts from the current folder, or from `root` where it is not there. A slice after the
     name takes a part: `train.txt[:70]`, `train.txt[-10:]`; a + between names puts lists together:
     `train+valid`. `given_by` is what the user mends where there is no such list.
-    Errors: UserError for a missing, unreadable or empty list, a match listed twice, a path that is
-    absolute, holds a backslash or climbs with "..".
+    Errors: UserError for a missing, unreadable or empty list, JSON of another form, a match listed
+    twice, a path that is absolute, holds a backslash or climbs with "..".
     """
     # A file's own name may hold a +. (os.path: neither function fails, whatever the name.)
     file = re.sub(r"\[-?\d*:-?\d*\]$", "", name_or_path)
@@ -85,24 +90,84 @@ def _split_text(name: str, root: Path | str | None, given_by: str) -> str:
 
 
 def _parse_list(text: str, name_or_path: str) -> list[str]:
-    matches: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.strip().startswith("#"):
-            continue
+    if text.lstrip().startswith(("[", "{")):
+        entries = _json_entries(text, name_or_path)
+    else:
+        entries = (
+            (f"line {number}", line.strip())
+            for number, line in enumerate(text.splitlines(), start=1)
+            if line.strip() and not line.strip().startswith("#")
+        )
+    matches: dict[str, None] = {}
+    for where, entry in entries:
         # Two spellings of one folder (a//b/./c/ and a/b/c) are one match.
-        path = PurePosixPath(line.strip())
+        path = PurePosixPath(entry)
         match = str(path)
         if "\\" in match or path.is_absolute() or ".." in path.parts or not path.parts:
             raise UserError(
-                f"{name_or_path}: line {number}, {match!r}, must be league/season/match below the "
+                f"{name_or_path}: {where}, {match!r}, must be league/season/match below the "
                 "data root, with forward slashes"
             )
-        if "\0" in match or max(len(part.encode()) for part in path.parts) > _LONGEST_NAME:
+        if not all(_can_be_a_folder(part) for part in path.parts):
             raise UserError(
-                f"{name_or_path}: line {number} is no folder's name: one has at most "
+                f"{name_or_path}: {where} is no folder's name: one has at most "
                 f"{_LONGEST_NAME} bytes between two slashes; mend it"
             )
         if match in matches:
-            raise UserError(f"{name_or_path}: line {number} lists {match!r} again; remove it")
-        matches.append(match)
-    return matches
+            raise UserError(f"{name_or_path}: {where} lists {match!r} again; remove it")
+        matches[match] = None
+    return list(matches)
+
+
+def _json_entries(text: str, name_or_path: str) -> Iterable[tuple[str, str]]:
+    """Where each match of a JSON list stands, and its path. Errors: UserError."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name_or_path}: broken JSON ({error}); mend it") from error
+    paths = _nested_paths(content) or _listed_paths(content)
+    if paths is None:
+        raise UserError(
+            f"{name_or_path}: is JSON, but no list of matches; write "
+            '["league/season/match", ...], {"league": {"season": ["match", ...]}} as the SoccerNet '
+            "package, or text with one league/season/match a line"
+        )
+    return ((f"entry {number}", path.strip()) for number, path in enumerate(paths, start=1))
+
+
+def _nested_paths(content: Any) -> list[str] | None:
+    """The paths of {league: {season: [match, ...]}}; None where it is not that."""
+    if not isinstance(content, dict):
+        return None
+    paths = []
+    for league, seasons in content.items():
+        if not isinstance(seasons, dict):
+            return None
+        for season, matches in seasons.items():
+            if not isinstance(matches, list) or not all(isinstance(name, str) for name in matches):
+                return None
+            paths += [f"{league}/{season}/{match}" for match in matches]
+    return paths
+
+
+def _listed_paths(content: Any) -> list[str] | None:
+    """The paths of a list, or of the one list of an object; None where there is no such list."""
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        content = lists[0] if len(lists) == 1 else None
+    if not isinstance(content, list):
+        return None
+    paths: list[Any] = [
+        next((entry[key] for key in _PATH_KEYS if key in entry), None)
+        if isinstance(entry, dict)
+        else entry
+        for entry in content
+    ]
+    return paths if all(isinstance(path, str) for path in paths) else None
+
+
+def _can_be_a_folder(name: str) -> bool:
+    try:
+        return "\0" not in name and len(name.encode()) <= _LONGEST_NAME
+    except UnicodeEncodeError:  # half a character, as JSON can spell it
+        return False

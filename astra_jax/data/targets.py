@@ -4,13 +4,14 @@ The one home of the displacement's sign: a displacement is position minus event,
 positions, so a refined position is position minus displacement.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Real
+
+from astra_jax.data.time import index_at, steps_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,17 @@ class TargetSpec:
     @property
     def positions(self) -> int:
         """Output positions of a clip."""
-        return round(self.clip_seconds * self.positions_per_second)
+        return steps_of(self.clip_seconds, self.positions_per_second)
+
+    @property
+    def class_radius(self) -> int:
+        """Whole positions in the class radius r_c."""
+        return index_at(self.class_radius_seconds, self.positions_per_second)
+
+    @property
+    def displacement_radius(self) -> int:
+        """Whole positions in the displacement radius r_d."""
+        return index_at(self.displacement_radius_seconds, self.positions_per_second)
 
     @classmethod
     def from_config(
@@ -72,30 +83,6 @@ class Targets:
     displacement_mask: Bool[np.ndarray, "position class"]
 
 
-def clip_starts(seconds: float, stride_seconds: float = 25) -> list[float]:
-    """Starts in seconds of a half's training clips: 0, stride, ..., below its last second.
-
-    `range(0, T - 1, stride)` for whole seconds; always at least one.
-    """
-    count = max(1, math.ceil((seconds - 1) / stride_seconds))
-    return [index * stride_seconds for index in range(count)]
-
-
-def window_starts(seconds: float, stride_seconds: float = 8) -> list[float]:
-    """Starts in seconds of a half's inference windows, as `clip_starts` with another stride.
-
-    Differs from the published implementation: it skips each half's last window.
-    """
-    return clip_starts(seconds, stride_seconds)
-
-
-def event_positions(
-    milliseconds: Int[np.ndarray, "event"], positions_per_second: float
-) -> Int[np.ndarray, "event"]:
-    """Output positions, counted from the start of the half, of events: floor(ms / 1000 * rate)."""
-    return np.floor(milliseconds / 1000 * positions_per_second).astype(np.int64)
-
-
 def clip_targets(
     positions: Int[np.ndarray, "event"],
     class_ids: Int[np.ndarray, "event"],
@@ -116,8 +103,7 @@ def clip_targets(
     class_targets = np.zeros(shape, np.float32)
     displacements = np.zeros(shape, np.float32)
     distances = np.full(shape, np.inf)
-    class_radius = _whole(spec.class_radius_seconds * spec.positions_per_second)
-    displacement_radius = _whole(spec.displacement_radius_seconds * spec.positions_per_second)
+    class_radius, displacement_radius = spec.class_radius, spec.displacement_radius
     offsets = np.arange(-displacement_radius, displacement_radius + 1)
     within = positions - start_position
     inside = np.flatnonzero((within >= 0) & (within < spec.positions))
@@ -132,11 +118,6 @@ def clip_targets(
         distances[first:last, column][nearer] = np.abs(offset[nearer])
     class_targets[:, 0] = ~class_targets[:, 1:].any(axis=1)
     return Targets(class_targets, displacements, np.isfinite(distances))
-
-
-def _whole(radius: float) -> int:
-    """Whole positions in a radius; 0.29 s at 100 a second are 29, however the product rounds."""
-    return math.floor(radius + 1e-9)
 
 
 def refine(

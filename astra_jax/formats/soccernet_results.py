@@ -4,10 +4,12 @@
 match paths at its root: what SoccerNet's evaluation server and package read.
 """
 
+import contextlib
 import io
 import json
 import reprlib
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,8 @@ ZIP_NAME = "results.zip"
 # A half of spots above 1 % is some 100 kB; a zip's member far beyond that is no results file.
 _LARGEST_BYTES = 256 * 2**20
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+# The bit of a zip's member that says that its name is UTF-8.
+_UTF8_FLAG = 0x800
 
 Prediction = dict[str, Any]
 """One spot as a results file holds it: gameTime, label, position, half, confidence."""
@@ -139,7 +143,9 @@ def _member(match: str) -> str:
 def read_predictions(path: Path, matches: Sequence[str]) -> dict[str, list[Prediction]]:
     """The predictions of each match, from a results folder or a zip, as they stand there.
 
-    A zip is read member by member under names that come from `matches`; nothing is unpacked.
+    A zip is read member by member under names that come from `matches`; nothing is unpacked. Names
+    as other systems write them are understood: backslashes, a leading "./", UTF-8 without its flag,
+    letters taken apart from their accents.
     Raises UserError naming the file for a missing, broken or wrongly built one.
     """
     path = Path(path)
@@ -149,7 +155,8 @@ def read_predictions(path: Path, matches: Sequence[str]) -> dict[str, list[Predi
         raise UserError(f"{path}: no such folder or zip of results; mend --predictions")
     try:
         with zipfile.ZipFile(path) as archive:
-            return {match: _read_member(path, archive, match) for match in matches}
+            members = {_plain_name(info): info for info in archive.infolist()}
+            return {match: _read_member(path, archive, members, match) for match in matches}
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(
             f"{path}: neither a folder nor a readable zip of results ({error}); write it again"
@@ -173,11 +180,28 @@ def _read_folder(folder: Path, match: str) -> list[Prediction]:
     return _decode(str(file), data)
 
 
-def _read_member(path: Path, archive: zipfile.ZipFile, match: str) -> list[Prediction]:
+def _plain_name(info: zipfile.ZipInfo) -> str:
+    """A member's name as Linux writes it."""
+    name = info.filename
+    if not info.flag_bits & _UTF8_FLAG:
+        # zipfile took it for the alphabet of DOS, in which nearly no UTF-8 makes sense.
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return _composed(str(PurePosixPath(name.replace("\\", "/"))))
+
+
+def _composed(name: str) -> str:
+    """Letters and their accents as one character each; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], match: str
+) -> list[Prediction]:
     name = _member(match)
     where = f"{path}: {name}"
     try:
-        with archive.open(name) as member:
+        with archive.open(members[_composed(name)]) as member:
             data = member.read(_LARGEST_BYTES + 1)
     except KeyError as error:
         raise UserError(

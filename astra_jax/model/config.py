@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.targets import ClipConfig
+from astra_jax.data.time import Exact, steps_of
 from astra_jax.errors import UserError
 
 Codes = Literal["uniform", "sinusoidal"]
@@ -189,11 +190,10 @@ class ModelConfig:
         )
 
 
-def _steps(seconds: float, rate: float, what: str) -> int:
-    steps = seconds * rate
-    if steps != int(steps) or steps < 1:
+def _steps(seconds: float, rate: Exact, what: str) -> int:
+    if not (steps := steps_of(seconds, rate)):
         raise UserError(
-            f"config.clip.seconds: {seconds} s at {rate} a second ({what}) is not a whole number "
-            "of steps: choose another clip length"
+            f"config.clip.seconds: {seconds} s at {float(rate):g} a second ({what}) is less than "
+            "half a step: choose longer clips"
         )
-    return int(steps)
+    return steps

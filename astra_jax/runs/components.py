@@ -13,7 +13,7 @@ from astra_jax.runs.validate import make_validate
 from astra_jax.spotting.inference import Apply, compile_apply
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import TrainState, init_state
+from astra_jax.training.state import TrainState, abstract_state, init_state
 from astra_jax.training.step import TrainStep, make_train_step
 
 
@@ -42,12 +42,17 @@ USUAL = Components()
 
 @dataclass(frozen=True)
 class Computation:
-    """A training's mesh, model and jitted step, and its state before step 0."""
+    """A training's mesh, model and jitted step, and what its state is made by.
+
+    `draw_state`: the state before step 0. `abstract_state`: its shapes, to restore onto; a run
+    that goes on never holds another state beside its own.
+    """
 
     mesh: Mesh
     model: SpottingModel
     step: TrainStep
-    state: TrainState
+    draw_state: Callable[[], TrainState]
+    abstract_state: Callable[[], TrainState]
 
 
 def build(settings: Settings, steps_per_epoch: int, components: Components) -> Computation:
@@ -66,12 +71,14 @@ def build(settings: Settings, steps_per_epoch: int, components: Components) -> C
         accumulation_steps=settings.training.accumulation_steps,
         freeze=settings.freeze,
     )
-    state = components.init_state(
-        model,
-        optimizer,
-        settings.seed,
+    parts: dict[str, Any] = {
+        "averaged": settings.training.average_decay > 0,
+        "freeze": settings.freeze,
+    }
+    return Computation(
         mesh,
-        averaged=settings.training.average_decay > 0,
-        freeze=settings.freeze,
+        model,
+        step,
+        lambda: components.init_state(model, optimizer, settings.seed, mesh, **parts),
+        lambda: abstract_state(model, optimizer, mesh, **parts),
     )
-    return Computation(mesh, model, step, state)

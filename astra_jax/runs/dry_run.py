@@ -111,14 +111,15 @@ def _measure_steps(
     stream, sharding = prepared.stream, batch_sharding(run.mesh)
     with contextlib.closing(stream.batches(0, 1)) as batches:
         batch = put_batch(next(batches), sharding)
+    state = run.draw_state()
     started = time.monotonic()
-    compiled = run.step.lower(run.state, batch).compile()
+    compiled = run.step.lower(state, batch).compile()
     compile_seconds = time.monotonic() - started
-    needed = _memory(compiled, run.state, batch)
-    parameters, shapes = count_parameters(run.state.params), _shapes(batch)
+    needed = _memory(compiled, state, batch)
+    parameters, shapes = count_parameters(state.params), _shapes(batch)
     with contextlib.closing(stream.batches(0, most_steps + 1)) as batches:
         # The state is donated: it must not be looked at again.
-        seconds, steps = _time_steps(compiled, run.state, batches, sharding)
+        seconds, steps = _time_steps(compiled, state, batches, sharding)
     return DryRun(
         parameters=parameters,
         memory=needed,

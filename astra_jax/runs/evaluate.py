@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from astra_jax.devices import in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import write_atomically
-from astra_jax.formats.soccernet_results import write_results
+from astra_jax.formats.soccernet_results import Prediction, write_results
 from astra_jax.runs import provenance
 from astra_jax.runs.components import USUAL, Components
+from astra_jax.runs.coverage import Labels, covered_labels, warn_of_other_periods, warn_of_uncovered
 from astra_jax.runs.folder import EvaluationFolder, RunFolder
 from astra_jax.runs.members import (
     Member,
@@ -27,9 +28,10 @@ from astra_jax.runs.members import (
     open_members,
 )
 from astra_jax.runs.memory import EVALUATION, explain_shortage
+from astra_jax.runs.settings import Settings
 from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
-from astra_jax.training.checkpoints import checkpoint_digest
+from astra_jax.training.checkpoint_files import checkpoint_digest
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ def evaluate(
         components: what the runs are computed with.
 
     Returns:
-        The blocks of `metrics.json`; None for matches without labels (the challenge's).
+        The blocks of `metrics.json`; None for matches without labels (the challenge's). Where
+        labels lie in halves without files, the official blocks count them, and those below
+        "covered", one a metric as well, don't.
 
     Raises:
         UserError: anything a user can mend.
@@ -93,7 +97,7 @@ def evaluate(
     if labels is None:
         _log.info("no labels: %s holds the predictions, nothing is scored", folder)
     else:
-        blocks = average_maps(labels, predictions, tuple(METRICS), classes)
+        blocks = _score(labels, predictions, halves[0], members[0].settings)
     if is_first_process():
         # Scores never lie beside results that they aren't of.
         folder.metrics_path.unlink(missing_ok=True)
@@ -101,6 +105,27 @@ def evaluate(
         _write_provenance(folder, members, steps, halves, split)
         if blocks is not None:
             write_atomically(folder.metrics_path, json.dumps(blocks, indent=1) + "\n")
+    return blocks
+
+
+def _score(
+    labels: Labels,
+    predictions: Mapping[str, Sequence[Prediction]],
+    halves: Sequence[Half],
+    settings: Settings,
+) -> dict[str, Block]:
+    """The blocks of `metrics.json`: see `evaluate`."""
+
+    def score(labels: Labels) -> dict[str, Block]:
+        data = settings.data
+        return average_maps(
+            labels, predictions, tuple(METRICS), data.classes, settings.frame_rate, data.periods
+        )
+
+    blocks = score(labels)
+    warn_of_other_periods(labels, settings.data)
+    if warn_of_uncovered(labels, halves, settings.data):
+        blocks["covered"] = score(covered_labels(labels, halves))
     return blocks
 
 

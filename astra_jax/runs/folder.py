@@ -7,6 +7,7 @@ WORKDIR/config.json           the resolved config
         checkpoints/best/N    the best parameters, to predict with
         metrics.jsonl         a line an epoch
         summary.json          written at the end
+        log.txt               what was said, by the package and by libraries
         run.lock              while a process trains here
         matches/              simulated matches, where it has any
         tensorboard/          for TensorBoard, where it is asked for
@@ -86,6 +87,11 @@ class RunFolder:
     def summary_path(self) -> Path:
         """How the run ended."""
         return self.path / "summary.json"
+
+    @property
+    def log_path(self) -> Path:
+        """What the package said, and what libraries warned of, with date, time and level."""
+        return self.path / "log.txt"
 
     @property
     def lock_path(self) -> Path:

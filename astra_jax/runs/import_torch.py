@@ -15,6 +15,7 @@ from astra_jax.config.defaults import paper
 from astra_jax.config.saved import to_json
 from astra_jax.data.normalization import save_normalizations
 from astra_jax.data.targets import ClipConfig
+from astra_jax.data.time import steps_of
 from astra_jax.errors import UserError
 from astra_jax.files import write_atomically, write_folder
 from astra_jax.model import ModelConfig, count_parameters
@@ -128,7 +129,7 @@ def _set_audio(config: ConfigDict, model: ModelConfig) -> None:
     config.model.audio.update(
         segment_frames=audio.segment_frames, channels=audio.channels, hidden=audio.hidden
     )
-    frames = int(config.clip.seconds * config.data.audio.frames_per_second)
+    frames = steps_of(config.clip.seconds, config.data.audio.frames_per_second)
     if audio.segments != frames // audio.segment_frames:
         raise UserError(
             f"checkpoint: its clips have {model.sources[0].rows} visual rows, so "

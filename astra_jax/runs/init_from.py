@@ -13,7 +13,8 @@ from astra_jax.model import ModelConfig, SpottingModel, abstract_params, count_p
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings
 from astra_jax.torch_import.vggish import check_vggish, load_vggish
-from astra_jax.training.checkpoints import Checkpoints, has_latest
+from astra_jax.training.checkpoint_files import has_latest
+from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import check_freeze, frozen_names
 from astra_jax.training.transfer import Outline, WarmStart, plan_transfer
 

@@ -27,8 +27,12 @@ from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.checkpoints import Checkpoints
 
 _SAME = ("data.classes", "clip.seconds", "clip.positions_per_second")
-# What decides how predictions become spots: one for all, but it can be set for all.
-_SET_ALIKE = ("inference.stride_seconds", "inference.overlap", "inference.threshold")
+# What is predicted, how it becomes spots and how they are scored: one for all, but it can be set
+# for all.
+_SET_ALIKE = (
+    *("data.periods", "evaluation.frame_rate"),
+    *("inference.stride_seconds", "inference.overlap", "inference.threshold"),
+)
 _SET_ALIKE_GROUP = "inference.suppression."
 
 
@@ -56,7 +60,8 @@ def open_members(
 
     Raises:
         UserError: a config that can't be used, or two that don't go together: classes, the
-            positions of a clip and what makes spots of predictions must be the same.
+            positions of a clip, the halves that count and what makes spots of predictions, and
+            scores of spots, must be the same.
     """
     folders = [RunFolder(workdir) for workdir in workdirs]
     members = []
@@ -114,7 +119,8 @@ def index_members(members: Sequence[Member], matches: Sequence[str]) -> list[lis
     """Each member's halves of the matches, not normalised; one list for all that read the same.
 
     Raises:
-        UserError: anything wrong with the files.
+        UserError: anything wrong with the files, or a half that one member has files of and
+            another one hasn't: the mean of fewer models is not the ensemble's.
     """
     folders = [member.folder for member in members]
     indexed: dict[DataSpec, list[Half]] = {}
@@ -124,7 +130,10 @@ def index_members(members: Sequence[Member], matches: Sequence[str]) -> list[lis
                 indexed[member.settings.data] = index_halves(
                     member.settings.data, matches, labelled=False
                 )
-    return [indexed[member.settings.data] for member in members]
+    found = [indexed[member.settings.data] for member in members]
+    for other, of_other in zip(members[1:], found[1:], strict=True):
+        _check_same_halves(members[0], found[0], other, of_other)
+    return found
 
 
 def normalize_members(
@@ -181,6 +190,22 @@ def _check_agreement(first: Member, other: Member) -> None:
             f"{reprlib.repr(of_other[key])} in the other, the members of an ensemble must agree: "
             f"{mend}"
         )
+
+
+def _check_same_halves(
+    first: Member, of_first: Sequence[Half], other: Member, of_other: Sequence[Half]
+) -> None:
+    own = {(half.match, half.half) for half in of_first}
+    others = {(half.match, half.half) for half in of_other}
+    if not (differing := sorted(own ^ others)):
+        return
+    match, half = differing[0]
+    there, absent = (first, other) if (match, half) in own else (other, first)
+    raise UserError(
+        f"{match}: half {half} has files for {there.folder} and none for {absent.folder} "
+        f"({len(differing)} such half(s)); add them, give a list without the match (--split FILE), "
+        "set data.periods for all, or leave one of the two out"
+    )
 
 
 def _content(normalizations: Normalizations) -> tuple[Any, ...]:

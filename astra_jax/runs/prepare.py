@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves, read_labels
@@ -19,12 +18,11 @@ from astra_jax.data.splits import split_matches
 from astra_jax.devices import is_first_process, wait_for_all
 from astra_jax.errors import UserError
 from astra_jax.model import SpottingModel
+from astra_jax.runs.coverage import Labels, warn_of_uncovered
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.init_from import read_warm_start
 from astra_jax.runs.settings import Settings
 from astra_jax.training.transfer import WarmStart
-
-Labels = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -105,4 +103,5 @@ def _read_validation(settings: Settings, normalizations: Normalizations) -> Vali
     labels = read_labels(settings.data, matches)
     if labels is None:
         raise UserError("config.data.splits.valid: its matches have no labels to validate with")
+    warn_of_uncovered(labels, halves, settings.data)
     return Validation(halves, labels)

@@ -127,7 +127,7 @@ def fingerprint(halves: Sequence[Half]) -> str:
             size = file.offset + file.rows * file.columns * file.dtype.itemsize
             names.append([file.path.relative_to(root).as_posix(), size])
         labels = _digest(label_path(spec, half.match))
-        item = [half.match, half.half, half.seconds, names, labels]
+        item = [half.match, half.half, float(half.seconds), names, labels]
         hashed.update(json.dumps(item).encode() + b"\n")
     return f"sha256:{hashed.hexdigest()}"
 

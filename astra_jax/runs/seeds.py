@@ -28,7 +28,7 @@ from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.prepare import matches_of, write_simulation
 from astra_jax.runs.settings import Settings, resolve, settings_for_training
 from astra_jax.runs.train import train
-from astra_jax.training.checkpoints import checkpoint_digest
+from astra_jax.training.checkpoint_files import checkpoint_digest
 from astra_jax.training.interruption import Interruption
 
 METRICS = ("tight", "loose")

@@ -24,7 +24,7 @@ from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.runs.folder import RunFolder
 from astra_jax.spotting.inference import InferenceConfig
-from astra_jax.training.checkpoints import has_latest
+from astra_jax.training.checkpoint_files import has_latest
 from astra_jax.training.loop import TrainingConfig
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import OptimizerConfig
@@ -51,6 +51,7 @@ class Settings:
     optimizer: OptimizerConfig
     training: TrainingConfig
     inference: InferenceConfig
+    frame_rate: int
     trackers: TrackersConfig
 
     @property
@@ -93,6 +94,7 @@ class Settings:
             ),
             training=training,
             inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
+            frame_rate=config.evaluation.frame_rate,
             trackers=TrackersConfig.from_config(sections["logging"]),
         )
 

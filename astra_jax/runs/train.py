@@ -1,7 +1,6 @@
 """A training from its config to its summary, from top to bottom."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,18 +9,20 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from astra_jax.config.saved import differences, plain, to_json
+from astra_jax.config.saved import plain, to_json
 from astra_jax.data.normalization import save_normalizations
-from astra_jax.devices import host_copy, in_32_bits, is_first_process, replicated
+from astra_jax.devices import host_copy, in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
 from astra_jax.runs import provenance
 from astra_jax.runs.components import USUAL, Components, Computation, build
+from astra_jax.runs.finished import find_finished, summarize, write_summary
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import TRAINING, explain_shortage
 from astra_jax.runs.prepare import Prepared, prepare
+from astra_jax.runs.run_log import RunLog, keep_log
 from astra_jax.runs.settings import Settings, settings_for_training
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import partition
@@ -57,24 +58,32 @@ def train(
     settings = settings_for_training(config, folder)
     # Only the first process takes the lock: the others wait for it where they synchronise.
     lock = lock_folder(folder) if is_first_process() else contextlib.nullcontext(lambda: None)
-    with lock as release_lock:
+    with keep_log(folder) as log, lock as release_lock:
 
         def before_exit() -> None:
             release_lock()
             at_once()
 
-        interruption = Interruption(at_once=before_exit)
-        with interruption.watch(), explain_shortage(TRAINING):
-            summary = _train(settings, folder, interruption, components)
-    # A signal that came too late to stop the run still ends what would come after it.
-    interruption.check()
+        interruption = Interruption(at_once=before_exit, tell=log.say)
+        with log.tells_the_end():
+            with interruption.watch(), explain_shortage(TRAINING):
+                summary = _train(settings, folder, interruption, components, log)
+            # A signal that came too late to stop the run still ends what would come after it.
+            interruption.check()
     return summary
 
 
 def _train(
-    settings: Settings, folder: RunFolder, interruption: Interruption, components: Components
+    settings: Settings,
+    folder: RunFolder,
+    interruption: Interruption,
+    components: Components,
+    log: RunLog,
 ) -> dict[str, Any]:
     """`train` once the lock is held: data, state, steps, summary."""
+    if (found := find_finished(settings, folder, components.make_model)) is not None:
+        return found
+    log.go_on()
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
@@ -97,25 +106,25 @@ def _train(
             state=state,
             progress=progress,
             checkpoints=checkpoints,
-            journal=_open_journal(settings, folder, prepared),
+            journal=_open_journal(settings, folder, prepared, log),
             validate=validate,
             interruption=interruption,
             put=components.put_batch,
         )
-        if progress.finished:
-            if (summary := _finished_summary(settings, folder, trainer)) is not None:
-                return summary
-        else:
-            _log_start(settings, folder, prepared, state)
+        _log_start(settings, folder, prepared, trainer)
+        if validate is not None and not progress.finished:
+            # The first validation comes hours later: what would fail there fails here.
+            validate.try_out(state.eval_params)
         if is_first_process():
             _write_run_files(settings, folder, prepared, trainer)
+            log.open()
         # Keep no reference: each step donates the state before it, and another run's parameters
         # have done their part.
         del prepared, computation, state
         trainer.run()
-        summary = _summarize(trainer)
+        summary = summarize(int(trainer.state.step), trainer.progress, trainer.state.params)
         if is_first_process():
-            write_atomically(folder.summary_path, json.dumps(summary, indent=1) + "\n")
+            write_summary(folder, summary)
         return summary
 
 
@@ -140,19 +149,16 @@ def _restore_or_start(
     """The newest checkpoint; where there is none the fresh state, or what it is to start from."""
     if checkpoints.latest_step() is None:
         if prepared.warm_start is None:
-            return computation.state, Progress()
-        params = prepared.warm_start(host_copy(computation.state.params))
-        return with_params(computation.state, params, computation.mesh), Progress()
-    sharding = replicated(computation.mesh)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        computation.state,
-    )
-    state, progress = checkpoints.restore_latest(abstract)
-    return state, progress
+            return computation.draw_state(), Progress()
+        fresh = computation.draw_state()
+        params = prepared.warm_start(host_copy(fresh.params))
+        return with_params(fresh, params, computation.mesh), Progress()
+    return checkpoints.restore_latest(computation.abstract_state())
 
 
-def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> Journal:
+def _open_journal(
+    settings: Settings, folder: RunFolder, prepared: Prepared, log: RunLog
+) -> Journal:
     """The run's journal: metrics file, progress bar, trackers."""
     steps_per_epoch = prepared.stream.steps_per_epoch
     tracked = TrackedRun(
@@ -169,47 +175,34 @@ def _open_journal(settings: Settings, folder: RunFolder, prepared: Prepared) -> 
         settings.training.batch_size,
         learning_rate_schedule(settings.optimizer, steps_per_epoch),
         lambda step: Trackers(settings.trackers, tracked, step),
+        tell=log.say,
     )
 
 
-def _log_start(
-    settings: Settings, folder: RunFolder, prepared: Prepared, state: TrainState
-) -> None:
-    """Says what is trained, on what."""
-    trained, _ = partition(state.params, settings.freeze)
+def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer) -> None:
+    """Says what is trained, on what, and what comes before the first step."""
+    if trainer.progress.finished:
+        _log.info("%s: this run is finished; what it lacks is written anew", folder)
+        return
+    params = trainer.state.params
+    trained, _ = partition(params, settings.freeze)
     frozen = f", {count_parameters(trained):,} of them trained" if settings.freeze else ""
     _log.info(
-        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling",
+        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); %scompiling",
         folder,
-        f"{count_parameters(state.params):,}",
+        f"{count_parameters(params):,}",
         frozen,
-        len(prepared.halves) // 2,
+        len({half.match for half in prepared.halves}),
         prepared.stream.steps_per_epoch * settings.training.batch_size,
         jax.device_count(),
         jax.devices()[0].device_kind,
+        "" if prepared.validation is None else "trying a batch of the validation, then ",
     )
     if settings.training.epochs == 1 and settings.optimizer.schedule == "epoch":
         _log.warning(
             "training.epochs is 1, and the last epoch trains at a rate of 0: nothing is "
             "learned; give it more, or optimizer.schedule=step"
         )
-
-
-def _finished_summary(
-    settings: Settings, folder: RunFolder, trainer: Trainer
-) -> dict[str, Any] | None:
-    """What a finished run wrote at its end; None where that is gone or damaged.
-
-    The config is written anew where it differs: the run's data may lie elsewhere now.
-    """
-    _log.info("%s: this run is finished; evaluate it, or choose another --workdir", folder)
-    path = folder.config_path
-    outdated = not path.exists() or differences(settings.config, folder.config())
-    if is_first_process() and outdated:
-        write_atomically(path, to_json(settings.config))
-    summary = folder.summary()
-    complete = summary is not None and summary.keys() >= _summarize(trainer).keys()
-    return summary if complete else None
 
 
 def _write_run_files(
@@ -221,18 +214,3 @@ def _write_run_files(
     if not trainer.progress.finished:
         data = provenance.fingerprint(prepared.data_halves)
         provenance.add_start(folder.provenance_path, data, step=int(trainer.state.step))
-
-
-def _summarize(trainer: Trainer) -> dict[str, Any]:
-    """The content of the run's summary."""
-    progress, steps = trainer.progress, int(trainer.state.step)
-    return {
-        "best_epoch": progress.best_epoch,
-        "best_validation_tight": progress.best_score,
-        "steps": steps,
-        "epochs": steps // trainer.stream.steps_per_epoch,
-        "parameters": count_parameters(trainer.state.params),
-        "seconds": round(progress.seconds, 1),
-        "devices": jax.device_count(),
-        "device_kind": jax.devices()[0].device_kind,
-    }

@@ -1,17 +1,21 @@
 """The validation of a training: whole matches, by the real inference and the official metric."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import Mesh
 
+from astra_jax.data.halves import Half
+from astra_jax.data.time import exact_seconds
 from astra_jax.devices import host_copy
 from astra_jax.evaluation.metrics import average_maps
+from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.runs.memory import EVALUATION, explain_shortage
 from astra_jax.runs.prepare import Validation
 from astra_jax.runs.settings import Settings
 from astra_jax.spotting.inference import Apply, Forward, Predictor
-from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.matches import predict_matches, spots_to_predictions
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Validate
 
@@ -23,28 +27,74 @@ def make_validate(
     apply: Apply,
     make_mesh: Callable[[], Mesh],
 ) -> Validate | None:
-    """A function from parameters to scores of the validation split; None where there is no split.
+    """The validation on the split `valid`; None where there is no split.
 
     `apply`: the model's forward pass, for the mesh that `make_mesh` makes. A signal ends it between
     two halves.
     """
     if validation is None:
         return None
-    halves, labels, classes = validation.halves, validation.labels, settings.data.classes
-    forward: Forward | None = None
+    return _Validate(settings, validation, interruption, apply, make_mesh)
 
-    def validate(params: Any) -> dict[str, float]:
-        nonlocal forward
+
+class _Validate:
+    """`training.loop.Validate`; the forward pass is compiled once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        validation: Validation,
+        interruption: Interruption,
+        apply: Apply,
+        make_mesh: Callable[[], Mesh],
+    ) -> None:
+        self._settings, self._validation, self._interruption = settings, validation, interruption
+        self._apply, self._make_mesh = apply, make_mesh
+        self._forward: Forward | None = None
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """The scores of all matches."""
+        halves, classes = self._validation.halves, self._settings.data.classes
         with explain_shortage(EVALUATION):
-            params = host_copy(params)
-            if forward is None:
-                forward = Forward(apply, params, make_mesh())
-            else:
-                forward.replace_params(params)
-            predictor = Predictor(settings.inference, [(forward, halves)])
-            predictions = predict_matches(predictor, halves, classes, interruption.check)
-        blocks = average_maps(labels, predictions, ("tight", "loose"), classes)
+            predictor = self._predictor(params, halves)
+            predictions = predict_matches(predictor, halves, classes, self._interruption.check)
+        return self._score(predictions)
+
+    def try_out(self, params: Any) -> None:
+        """One batch of windows, from the start of the first half, to its spots and the metric.
+
+        Every process takes the same one by itself: what fails, fails in all.
+        """
+        inference, half = self._settings.inference, self._validation.halves[0]
+        with explain_shortage(EVALUATION):
+            # So many strides hold at most a batch of windows.
+            strides = max(inference.batch_size - 1, 1)
+            seconds = strides * exact_seconds(inference.stride_seconds)
+            half = dataclasses.replace(half, seconds=min(exact_seconds(half.seconds), seconds))
+            spots = self._predictor(params, [half]).spots(half)
+        found = spots_to_predictions(
+            spots, half.half, self._settings.data.classes, inference.positions_per_second
+        )
+        nothing: dict[str, list[Prediction]] = {match: [] for match in self._validation.labels}
+        self._score({**nothing, half.match: found})
+
+    def _predictor(self, params: Any, halves: list[Half]) -> Predictor:
+        params = host_copy(params)
+        if self._forward is None:
+            self._forward = Forward(self._apply, params, self._make_mesh())
+        else:
+            self._forward.replace_params(params)
+        return Predictor(self._settings.inference, [(self._forward, halves)])
+
+    def _score(self, predictions: dict[str, list[Prediction]]) -> dict[str, float]:
+        settings = self._settings
+        blocks = average_maps(
+            self._validation.labels,
+            predictions,
+            ("tight", "loose"),
+            settings.data.classes,
+            settings.frame_rate,
+            settings.data.periods,
+        )
         tight, loose = blocks["tight"]["a_mAP"], blocks["loose"]["a_mAP"]
         return {"score": tight, "tight": tight, "loose": loose}
-
-    return validate

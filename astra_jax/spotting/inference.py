@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from astra_jax.data.halves import Half
-from astra_jax.data.targets import ClipConfig, window_starts
+from astra_jax.data.targets import ClipConfig
+from astra_jax.data.time import clip_starts, gapless
 from astra_jax.devices import batch_sharding, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import Predictions, SpottingModel
@@ -47,7 +48,7 @@ class InferenceConfig:
             UserError: naming the key of a value that can't be used.
         """
         stride, overlap = inference["stride_seconds"], inference["overlap"]
-        if stride > clip.seconds:
+        if not gapless(stride, clip.seconds, clip.positions_per_second):
             raise UserError(
                 f"config.inference.stride_seconds: {stride}, it must be at most "
                 f"clip.seconds ({clip.seconds}), or positions are left out"
@@ -130,7 +131,9 @@ class Predictor:
         members = [(forward, own[half.match, half.half]) for forward, own in self._members]
         halves = {id(half): half for _, half in members}
         seconds = max(half.seconds for half in halves.values())
-        starts = window_starts(seconds, cfg.stride_seconds)
+        starts = clip_starts(
+            seconds, cfg.stride_seconds, cfg.clip_seconds, cfg.positions_per_second
+        )
         parts = []
         for batch in batch_windows(starts, self.batch_size):
             inputs = {

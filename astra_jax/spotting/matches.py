@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from astra_jax.data.halves import Half
+from astra_jax.data.time import millisecond_of
 from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.suppression import Spots
@@ -57,14 +58,15 @@ def spots_to_predictions(
 ) -> list[Prediction]:
     """The spots of one half as SoccerNet's dictionaries, in the given order.
 
-    All values are strings; `position` is whole milliseconds inside the half, `gameTime` its
-    minutes and whole seconds. `sigma_seconds` is there where the spots have one.
+    All values are strings; `position` is the first whole millisecond of the spot's position in the
+    half, `gameTime` its minutes and whole seconds. `sigma_seconds` is there where the spots have
+    one.
     """
     predictions = []
     for index, (action, position, score) in enumerate(
         zip(spots.class_ids, spots.positions, spots.scores, strict=True)
     ):
-        milliseconds = round(int(position) * 1000 / positions_per_second)
+        milliseconds = millisecond_of(int(position), positions_per_second)
         minutes, seconds = divmod(milliseconds // 1000, 60)
         prediction = {
             "gameTime": f"{half} - {minutes}:{seconds:02d}",

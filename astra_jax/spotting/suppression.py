@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from astra_jax.config.classes import SOFT_WINDOWS_SECONDS
+from astra_jax.data.time import exact_rate, exact_seconds
 from astra_jax.errors import UserError
 
 Kind = Literal["soft", "hard"]
@@ -86,7 +87,8 @@ class SuppressionSpec:
             kind=suppression["kind"],
             decay=suppression["decay"],
             windows_seconds=tuple(
-                float(window) * suppression["window_scale"]
+                # Whole nanoseconds: 0.57 times 100 is 56.99999999999999.
+                round(float(window) * suppression["window_scale"], 9)
                 for window in suppression["windows_seconds"]
             ),
             positions_per_second=positions_per_second,
@@ -106,7 +108,8 @@ class SuppressionSpec:
                 f"config inference.suppression.windows_seconds has {len(windows)} windows for "
                 f"{num_classes} classes; give one a class or a single one"
             )
-        return tuple(window * self.positions_per_second / 2 for window in windows)
+        rate = exact_rate(self.positions_per_second)
+        return tuple(float(exact_seconds(window) * rate / 2) for window in windows)
 
 
 def suppress(scores: Float[np.ndarray, "position class"], spec: SuppressionSpec) -> Spots:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from astra_jax.data.clips import read_inputs
 from astra_jax.data.halves import Half
 from astra_jax.data.targets import refine
+from astra_jax.data.time import Exact, index_at, steps_touched
 from astra_jax.model import Predictions
 
 
@@ -26,7 +27,7 @@ class DenseScores:
     sigma_seconds: Float[np.ndarray, "position class"] | None
 
 
-def batch_windows(starts: Sequence[float], size: int) -> Iterator[list[float]]:
+def batch_windows(starts: Sequence[Exact], size: int) -> Iterator[list[Exact]]:
     """Windows, `size` at a time."""
     for first in range(0, len(starts), size):
         chosen = list(starts[first : first + size])
@@ -34,7 +35,7 @@ def batch_windows(starts: Sequence[float], size: int) -> Iterator[list[float]]:
         yield chosen + chosen[-1:] * (size - len(chosen))
 
 
-def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> dict[str, Any]:
+def read_windows(half: Half, starts: Sequence[Exact], clip_seconds: Exact) -> dict[str, Any]:
     """The model's inputs for windows of a half that start at `starts` seconds."""
     # A batch that was filled up holds its last window many times.
     read = {start: read_inputs(half, start, clip_seconds) for start in set(starts)}
@@ -43,8 +44,8 @@ def read_windows(half: Half, starts: Sequence[float], clip_seconds: float) -> di
 
 def merge_windows(
     parts: Sequence[Predictions],
-    starts: Sequence[float],
-    seconds: float,
+    starts: Sequence[Exact],
+    seconds: Exact,
     positions_per_second: float,
     overlap: str,
     threshold: float,
@@ -57,8 +58,8 @@ def merge_windows(
         threshold: smallest probability that becomes a score.
     """
     predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
-    first_positions = np.round(np.asarray(starts) * positions_per_second).astype(np.int64)
-    positions = max(1, round(seconds * positions_per_second))
+    first_positions = np.array([index_at(start, positions_per_second) for start in starts])
+    positions = steps_touched(seconds, positions_per_second)
     if overlap == "mean":
         predictions = average_windows(predictions, first_positions, positions)
         first_positions = np.zeros(1, np.int64)

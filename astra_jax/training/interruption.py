@@ -38,12 +38,18 @@ class Interruption:
     them, and Ctrl-C is made a SIGTERM.
     """
 
-    def __init__(self, at_once: Callable[[], None] = lambda: None, goes_on: bool = True) -> None:
+    def __init__(
+        self,
+        at_once: Callable[[], None] = lambda: None,
+        goes_on: bool = True,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """`at_once` is called before the process ends at once.
 
-        `goes_on`: whether the same command again goes on, as a training does.
+        `goes_on`: whether the same command again goes on, as a training does. `tell` gets what is
+        said on the terminal, in the thread that takes the signals: it must wait for no other one.
         """
-        self._at_once, self._goes_on = at_once, goes_on
+        self._at_once, self._goes_on, self._tell = at_once, goes_on, tell
         self._noted: int | None = None
         self._deferring = False
         self._deciding = threading.Lock()
@@ -88,10 +94,14 @@ class Interruption:
                 if self._noted is not None or not self._deferring:
                     time.sleep(_GRACE_SECONDS)
                     self._at_once()
-                    _say(self._last_words(number))
+                    self._say(self._last_words(number))
                     os._exit(128 + number)
                 self._noted = number
-            _say("told to end: finishing the step and saving; once more gives that up")
+            self._say("told to end: finishing the step and saving; once more gives that up")
+
+    def _say(self, line: str) -> None:
+        _write(line)
+        self._tell(line)
 
     def _last_words(self, number: int) -> str:
         return str(Interrupted(number)) if self._goes_on else f"ended by {Signals(number).name}"
@@ -112,7 +122,7 @@ class Interruption:
         return Interrupted(self._noted or signal.SIGTERM, saved_step)
 
 
-def _say(line: str) -> None:
+def _write(line: str) -> None:
     """A line on stderr, but not by print: its buffer may be in use at this very moment."""
     with contextlib.suppress(OSError):  # the reader of a pipe may have got the signal as well
         os.write(2, f"\n{line}\n".encode())

@@ -26,12 +26,16 @@ class Journal:
         batch_size: int,
         schedule: optax.Schedule,
         open_trackers: Callable[[int], Trackers],
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`schedule`: the learning rate of each step. `open_trackers`: at the step given."""
+        """`schedule`: the learning rate of each step. `open_trackers`: at the step given.
+
+        `tell` gets each line that is written above the bar.
+        """
         self._path, self._steps_per_epoch = metrics_path, steps_per_epoch
         self._total_steps, self._batch_size = total_steps, batch_size
         self._schedule, self._open_trackers = schedule, open_trackers
-        self._speaks = is_first_process()
+        self._tell, self._speaks = tell, is_first_process()
 
     def cut(self, step: int) -> None:
         """Drops the lines of epochs that the checkpoint of `step` does not hold."""
@@ -62,9 +66,7 @@ class Journal:
         """Tells of step `step` (from 1)."""
         of_epoch, in_a_row, in_all = (int(count) for count in values.skipped)
         if in_a_row and self._speaks:
-            self._bar.write(
-                f"step {step}: skipped, its loss or its gradients are no finite numbers"
-            )
+            self._write(f"step {step}: skipped, its loss or its gradients are no finite numbers")
         self._bar.update(step - self._bar.n)
         rate = self._bar.format_dict["rate"]
         clips = f"{rate * self._batch_size:.0f}" if rate else "?"
@@ -94,7 +96,7 @@ class Journal:
             "seconds": round(progress.seconds, 2),
         }
         if scores and self._speaks:
-            self._bar.write(
+            self._write(
                 f"epoch {epoch}: loss {total:.3f}, validation tight Average-mAP "
                 f"{100 * scores['score']:.2f} % (best {100 * (progress.best_score or 0):.2f} % in "
                 f"epoch {progress.best_epoch})"
@@ -102,6 +104,11 @@ class Journal:
         if self._speaks:
             append_line(self._path, json.dumps(line))
         self._trackers.log(step, line)
+
+    def _write(self, line: str) -> None:
+        """A line above the bar."""
+        self._bar.write(line)
+        self._tell(line)
 
     def _rate(self, step: int, skipped: int) -> float:
         # The optimiser's count stands still where a step is skipped.

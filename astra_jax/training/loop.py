@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -19,8 +19,18 @@ from astra_jax.training.journal import Journal
 from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.step import TrainStep
 
-# Parameters to scores; the one under "score" selects the best epoch.
-Validate = Callable[[Any], dict[str, float]]
+
+@runtime_checkable
+class Validate(Protocol):
+    """A validation of parameters."""
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """The scores; the one under "score" selects the best epoch."""
+        ...
+
+    def try_out(self, params: Any) -> None:
+        """Does a little of all that a validation does, so that what fails there fails now."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ class Trainer:
         self._started = time.monotonic() - self.progress.seconds
         if self.progress.finished:
             return self.progress
+        if self.progress.best_epoch:
+            self.checkpoints.keep_best(self.progress.best_epoch * self.stream.steps_per_epoch)
         epochs = self.config.epochs
         stream = self.stream.batches(start, epochs * self.stream.steps_per_epoch)
         with contextlib.closing(stream) as batches, self.journal.open(start):

@@ -33,8 +33,7 @@ class LossConfig:
     @classmethod
     def from_config(cls, loss: Mapping[str, Any], targets: TargetSpec) -> "LossConfig":
         """Reads the config's section `loss`; the radii are those of the targets."""
-        seconds = targets.displacement_radius_seconds - targets.class_radius_seconds
-        return cls(weight_radius=round(seconds * targets.positions_per_second), **loss)
+        return cls(weight_radius=targets.displacement_radius - targets.class_radius, **loss)
 
 
 @flax.struct.dataclass

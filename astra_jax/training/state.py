@@ -1,7 +1,7 @@
 """The training state, its progress, and how it starts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -84,6 +84,32 @@ def init_state(
 
     The optimiser holds nothing of the parameters that `freeze` names.
     """
+    init = _initializer(model, optimizer, averaged, freeze)
+    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def abstract_state(
+    model: SpottingModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    averaged: bool = False,
+    freeze: Sequence[str] = (),
+) -> TrainState:
+    """Shapes, types and placement of `init_state`; nothing is computed, nothing takes memory."""
+    shapes = jax.eval_shape(_initializer(model, optimizer, averaged, freeze), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        shapes,
+    )
+
+
+def _initializer(
+    model: SpottingModel,
+    optimizer: optax.GradientTransformation,
+    averaged: bool,
+    freeze: Sequence[str],
+) -> Callable[[Key[Array, ""]], TrainState]:
+    """From a key to the state before step 0."""
 
     def init(key: Key[Array, ""]) -> TrainState:
         params = model.initial_params(key)
@@ -97,7 +123,7 @@ def init_state(
             jax.tree.map(jnp.copy, params) if averaged else None,
         )
 
-    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+    return init
 
 
 def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:

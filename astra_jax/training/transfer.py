@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from astra_jax.data.time import exact_rate
 from astra_jax.errors import join_some
 
 WarmStart = Callable[[Any], Any]
@@ -44,10 +45,11 @@ class Outline:
         meanings |= {path: (rate,) for path in _MEANS}  # displacements are in positions
         seen = []
         for i, source in enumerate(data["sources"]):
-            meanings[f"source_{i}/time_code"] = (seconds, float(source["rows_per_second"]))
+            per_second = float(exact_rate(source["rows_per_second"]))
+            meanings[f"source_{i}/time_code"] = (seconds, per_second)
             columns = source.get("shortcut_columns")
             width = sum(source["widths"]) if columns is None else columns
-            seen.append((source["pattern"], float(source["rows_per_second"]), width))
+            seen.append((source["pattern"], per_second, width))
         if model["shortcut_seconds"] is not None:
             meanings["shortcut"] = (*seen, min(model["shortcut_seconds"], seconds))
         if data["audio"] is not None:

@@ -35,14 +35,14 @@ def write_match(
     audio: bool = True,
     seed: int = 0,
 ) -> Path:
-    """Two halves of 6 columns at 1 row a second, 3 at 2 a second, 4 mel bands; their folder.
+    """Halves of 6 columns at 1 row a second, 3 at 2 a second, 4 mel bands; their folder.
 
     Value (row, column) of a source is `row + column / 10 + 1000 * half + seed`, frames of mel
     power are alike, so that what was read tells where it came from.
     """
     folder = root / match
     folder.mkdir(parents=True, exist_ok=True)
-    for half, length in zip((1, 2), seconds, strict=True):
+    for half, length in enumerate(seconds, start=1):
         base = 1000 * half + seed
         np.save(folder / WIDE.format(half=half), grid(length, 6) + base)
         np.save(folder / FAST.format(half=half), grid(2 * length, 3) + base)
