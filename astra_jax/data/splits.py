@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from astra_jax.errors import UserError
+from astra_jax.files import NAME_RULES, can_be_a_name
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
 """SoccerNet-v2's official lists of matches, shipped with the package."""
 
 _PATH_KEYS = ("path", "UrlLocal", "match", "game")
-_LONGEST_NAME = 255
 
 
 def split_matches(
@@ -108,10 +108,9 @@ def _parse_list(text: str, name_or_path: str) -> list[str]:
                 f"{name_or_path}: {where}, {match!r}, must be league/season/match below the "
                 "data root, with forward slashes"
             )
-        if not all(_can_be_a_folder(part) for part in path.parts):
+        if not all(can_be_a_name(part) for part in path.parts):
             raise UserError(
-                f"{name_or_path}: {where} is no folder's name: one has at most "
-                f"{_LONGEST_NAME} bytes between two slashes; mend it"
+                f"{name_or_path}: {where} is no folder's name: one has {NAME_RULES}; mend it"
             )
         if match in matches:
             raise UserError(f"{name_or_path}: {where} lists {match!r} again; remove it")
@@ -164,10 +163,3 @@ def _listed_paths(content: Any) -> list[str] | None:
         for entry in content
     ]
     return paths if all(isinstance(path, str) for path in paths) else None
-
-
-def _can_be_a_folder(name: str) -> bool:
-    try:
-        return "\0" not in name and len(name.encode()) <= _LONGEST_NAME
-    except UnicodeEncodeError:  # half a character, as JSON can spell it
-        return False

@@ -1,0 +1,308 @@
+"""Whatever a results folder or zip holds: it is read as it stands, or refused in one line."""
+
+import io
+import json
+import math
+import re
+import struct
+import tempfile
+import unicodedata
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.examples import (
+    EVERY_CHARACTER,
+    FILES,
+    JSON_VALUES,
+    accepted,
+    as_json,
+    damaged,
+    for_any,
+)
+from hypothesis import example
+from hypothesis import strategies as st
+
+from astra_jax.data.time import exact_rate, indices_at, millisecond_of
+from astra_jax.errors import UserError
+from astra_jax.evaluation.metrics import average_maps
+from astra_jax.formats.soccernet_results import (
+    FILE_NAME,
+    parse_prediction,
+    read_predictions,
+    write_results,
+)
+from astra_jax.spotting.matches import spots_to_predictions
+from astra_jax.spotting.suppression import Spots
+
+CLASSES = ("Goal", "Foul")
+MATCH = "league/season/Málaga 1 - 0 Ibiza"
+LABELS = [
+    {"gameTime": "1 - 00:10", "label": "Goal", "position": "10000"},
+    {"gameTime": "2 - 01:00", "label": "Foul", "position": "60000"},
+]
+
+whole = st.integers(0, 8_000_000)
+good = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(CLASSES) | st.text(EVERY_CHARACTER),
+        "position": whole.map(str) | whole | st.floats(0, 8e6) | st.integers(-(10**7), -1),
+        "half": st.sampled_from(["1", 2, " 2 ", 1.9, "3", True]),
+        "confidence": st.floats(0, 1) | st.floats(0, 1).map(str) | st.floats() | st.none(),
+    },
+    optional={"gameTime": JSON_VALUES, "sigma_seconds": st.text()},
+)
+odd_value = JSON_VALUES | st.sampled_from(["9" * 4000, 10**4000, 1e300, "1e3", "∞", "-inf", "1_0"])
+odd = st.fixed_dictionaries(
+    {},
+    optional={key: odd_value for key in ("label", "position", "half", "confidence", "gameTime")},
+)
+spots = st.lists(good, max_size=5) | st.lists(good | odd | JSON_VALUES, max_size=3)
+contents = as_json(st.fixed_dictionaries({"predictions": spots}, optional={"UrlLocal": st.text()}))
+
+
+def by_hand(spot: Any) -> tuple[int, int, Any, float] | None:
+    """Half, milliseconds, label, confidence: another reading; None where the spot is none."""
+    if not isinstance(spot, dict) or not {"label", "position", "half", "confidence"} <= set(spot):
+        return None
+    found = []
+    for key, kind in (("half", int), ("position", int), ("confidence", float)):
+        value = spot[key]
+        if key == "confidence" and value is None:
+            value = math.nan
+        try:
+            found.append(kind(value))
+        except (TypeError, ValueError, OverflowError):
+            return None
+    half, position, confidence = found
+    return half, position, spot["label"], confidence
+
+
+def check_spots(predictions: list[Any]) -> None:
+    """They are read as by hand, and the score is one or one line."""
+    for spot in predictions:
+        # repr: NaN is no NaN.
+        assert repr(tuple(parse_prediction(spot))) == repr(by_hand(spot))
+    blocks = accepted(
+        average_maps, {MATCH: LABELS}, {MATCH: predictions}, ("tight", "at1"), CLASSES, 25
+    )
+    if blocks is not None:
+        assert all(0 <= block["a_mAP"] <= 1 for block in blocks.values())
+
+
+@for_any(FILES | contents | damaged(contents))
+@example(b'{"predictions": ' + b"[" * 100_000)
+def test_any_results_file_is_read_as_it_stands_or_refused_in_one_line(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "results"
+        (folder / MATCH).mkdir(parents=True)
+        (folder / MATCH / FILE_NAME).write_bytes(data)
+        packed = Path(name) / "results.zip"
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(f"{MATCH}/{FILE_NAME}", data)
+        found = accepted(read_predictions, folder, [MATCH])
+        assert repr(accepted(read_predictions, packed, [MATCH])) == repr(found)
+    if found is not None:
+        content = json.loads(data.decode("utf-8-sig"))["predictions"]
+        assert repr(found) == repr({MATCH: content})
+        check_spots(content)
+
+
+@for_any(spots.map(lambda found: [spot for spot in found if isinstance(spot, dict)]))
+@example([{"label": "\ud800", "position": 1, "half": 1, "confidence": 1}])
+def test_any_spot_is_read_as_by_hand_or_refused(predictions: list[Any]) -> None:
+    right = [by_hand(spot) for spot in predictions]
+    with tempfile.TemporaryDirectory() as name:
+        write_results(Path(name), {MATCH: predictions})
+        for source in ("results", "results.zip"):
+            found = accepted(read_predictions, Path(name) / source, [MATCH])
+            assert (found is None) == (None in right)
+            if found is not None:
+                # What JSON makes of it: 1e400 is infinity, two half characters are a whole one.
+                assert repr(found[MATCH]) == repr(json.loads(json.dumps(predictions)))
+    if None not in right:
+        check_spots(predictions)
+
+
+names = st.lists(
+    st.text(EVERY_CHARACTER, min_size=1, max_size=5).filter(lambda part: part not in (".", "..")),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+
+
+@for_any(st.lists(names, max_size=3) | st.lists(st.text(EVERY_CHARACTER), max_size=2))
+@example(["a", "a/results_spotting.json"])
+@example(["a/b", "a//b"])
+@example(["e\u0301", "\u00e9"])
+@example(["\0"])
+@example(["\ud800"])
+@example(["a\nb"])
+@example(["a" * 300])
+def test_results_of_any_match_are_written_whole_and_read_back_or_refused(
+    matches: list[str],
+) -> None:
+    spot = {"label": "Goal", "position": "1", "half": "1", "confidence": "0.5"}
+    predictions = {match: [spot | {"position": str(k)}] for k, match in enumerate(matches)}
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "out"
+        try:
+            write_results(out, predictions)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+            assert not out.exists() or not list(out.iterdir())
+            return
+        for source in ("results", "results.zip"):
+            assert read_predictions(out / source, list(predictions)) == predictions
+
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+NAME = f"{MATCH}/{FILE_NAME}"
+
+
+def zip_of(members: list[tuple[bytes, int, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip of members (name, flags, data), their names and flags just as given."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for number, (name, _, data) in enumerate(members):
+            archive.writestr(f"{number:05}".ljust(len(name), "x")[: len(name)], data)
+    packed = buffer.getvalue()
+    for number, (name, flags, _) in enumerate(members):
+        plain = f"{number:05}".ljust(len(name), "x")[: len(name)].encode()
+        for head, flag_at, name_at in ((b"PK\3\4", 6, 30), (b"PK\1\2", 8, 46)):
+            for found in re.finditer(re.escape(head), packed):
+                at = found.start()
+                if packed[at + name_at : at + name_at + len(name)] == plain:
+                    flag = struct.unpack_from("<H", packed, at + flag_at)[0] & ~0x800 | flags
+                    packed = (
+                        packed[: at + flag_at]
+                        + struct.pack("<H", flag)
+                        + packed[at + flag_at + 2 : at + name_at]
+                        + name
+                        + packed[at + name_at + len(name) :]
+                    )
+    return packed
+
+
+spellings = st.builds(
+    lambda form, before, slash: before + unicodedata.normalize(form, NAME).replace("/", slash),
+    st.sampled_from(["NFC", "NFD"]),
+    st.sampled_from(["", "./", ".\\"]),
+    st.sampled_from(["/", "\\", "//"]),
+)
+encoded = spellings.flatmap(
+    lambda name: st.sampled_from([(name.encode(), 0x800), (name.encode(), 0)])
+) | st.just((NAME.encode("cp437"), 0))
+others = st.tuples(
+    st.binary(min_size=5, max_size=20)
+    | st.sampled_from([b"../evil", b"/tmp/evil", b"\xff\xfe\xfd\xfc\xfb", b"a/b/c/" + b"x" * 30]),
+    st.sampled_from([0, 0x800, 1]),
+)
+SPOT = {"label": "Goal", "position": "1", "half": "1", "confidence": "0.5"}
+GOOD = json.dumps({"predictions": [SPOT]}).encode()
+
+
+def read_zip(data: bytes) -> list[Any] | None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "results.zip"
+        path.write_bytes(data)
+        found = accepted(read_predictions, path, [MATCH])
+        assert [at.name for at in Path(name).iterdir()] == ["results.zip"]
+        return None if found is None else found[MATCH]
+
+
+def is_readable(name: bytes, flags: int) -> bool:
+    """Whether a zip's name is in the alphabet that its flags say."""
+    try:
+        return name.decode("utf-8" if flags & 0x800 else "cp437") is not None
+    except UnicodeDecodeError:
+        return False
+
+
+@for_any(encoded, st.lists(others, max_size=3), st.sampled_from(METHODS))
+@example((NAME.encode(), 0x800), [(b"\xff\xfe\xfd\xfc\xfb", 0x800)], zipfile.ZIP_STORED)
+def test_a_zip_of_any_system_is_read_beside_whatever_else_it_holds(name, others, method) -> None:
+    beside = [(*other, b"{}") for other in others]
+    # Python reads no zip with a name that says it is UTF-8 and isn't.
+    right = [SPOT] if all(is_readable(*other) for other in others) else None
+    assert read_zip(zip_of([*beside, (*name, GOOD)], method)) == right
+    assert read_zip(zip_of([(*name, GOOD), *beside], method)) == right
+
+
+@for_any(encoded, st.booleans())
+def test_of_several_spellings_the_one_of_the_match_counts(name, first) -> None:
+    other = json.dumps({"predictions": []}).encode()
+    members = [(NAME.encode(), 0x800, GOOD), (*name, other)]
+    found = read_zip(zip_of(members if first else members[::-1]))
+    raw, flags = name
+    if NAME in (raw.decode(errors="replace"), raw.decode("utf-8" if flags else "cp437")):
+        assert found is not None
+    else:
+        assert found == [SPOT]
+
+
+@for_any(
+    st.one_of(
+        st.binary(max_size=200),
+        st.binary(max_size=100).map(b"PK\3\4".__add__),
+        st.binary(min_size=18, max_size=60).map(b"PK\5\6".__add__),
+        damaged(st.sampled_from([zip_of([(NAME.encode(), 0x800, GOOD)], m) for m in METHODS])),
+    )
+)
+def test_a_damaged_zip_is_read_whole_or_refused_in_one_line(data: bytes) -> None:
+    assert read_zip(data) in (None, [SPOT])
+
+
+@pytest.mark.parametrize(
+    ("method", "flips"),
+    [
+        (zipfile.ZIP_DEFLATED, (0xFF,)),
+        *(
+            pytest.param(method, (1, 2, 4, 8, 16, 32, 64, 128), marks=pytest.mark.slow)
+            for method in METHODS
+        ),
+    ],
+)
+def test_whatever_byte_of_a_zip_is_damaged_it_is_read_whole_or_refused(
+    method: int, flips: tuple[int, ...]
+) -> None:
+    packed = zip_of([(NAME.encode(), 0x800, GOOD)], method)
+    for place in range(len(packed)):
+        for flip in flips:
+            data = packed[:place] + bytes([packed[place] ^ flip]) + packed[place + 1 :]
+            assert read_zip(data) in (None, [SPOT]), (place, flip)
+
+
+rates = st.one_of(
+    st.floats(0.2, 60),
+    st.decimals("0.2", "60", places=3).map(float),
+    st.sampled_from([1, 2, 25, 1000, 1.998, 23.976, 29.97, 59.94, 30000 / 1001 / 15, 1 / 3]),
+    st.sampled_from(["30000/1001", "24000/1001", "25/12", "1/3"]).map(exact_rate),
+)
+
+
+@for_any(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 400_000), st.floats(0, 1, width=32))),
+    rates,
+    st.integers(1, 9),
+)
+def test_spots_that_are_written_and_read_are_at_the_same_positions(
+    rows: list[tuple[int, int, float]], rate: float | Fraction, half: int
+) -> None:
+    class_ids, positions, scores = zip(*rows, strict=True) if rows else ((), (), ())
+    found = Spots(np.array(class_ids, int), np.array(positions, int), np.array(scores, np.float32))
+    predictions = {MATCH: spots_to_predictions(found, half, CLASSES, rate)}
+    with tempfile.TemporaryDirectory() as name:
+        write_results(Path(name), predictions)
+        read = read_predictions(Path(name) / "results.zip", [MATCH])
+        assert read == read_predictions(Path(name) / "results", [MATCH]) == predictions
+    parsed = [parse_prediction(spot) for spot in read[MATCH]]
+    assert [of.half for of in parsed] == [half] * len(rows)
+    assert [of.label for of in parsed] == [CLASSES[action] for action in class_ids]
+    assert [np.float32(of.confidence) for of in parsed] == list(scores)
+    times = np.array([of.milliseconds for of in parsed], int)
+    np.testing.assert_array_equal(indices_at(times, rate), positions)
+    assert times.tolist() == [millisecond_of(position, rate) for position in positions]
