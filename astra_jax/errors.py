@@ -7,9 +7,13 @@ from signal import Signals
 class UserError(Exception):
     """Something the user can mend.
 
-    The message is one line: what is wrong, where (file, match or config key) and how to
-    mend it. The command lines print it without a traceback and exit with code 2.
+    The message is one line, whatever the names in it hold: what is wrong, where (file, match or
+    config key) and how to mend it. The command lines print it without a traceback and exit with
+    code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class Interrupted(BaseException):
