@@ -96,5 +96,7 @@ def accepted(read: Callable[..., Any], *arguments: Any) -> Any:
     except UserError as error:
         message = str(error)
         assert len(message.splitlines()) == 1, message
-        assert len(message) < 2000 + sum(len(str(argument)) for argument in arguments), message
+        assert len(message) < 2000 + sum(
+            len(argument) for argument in arguments if isinstance(argument, str)
+        ), message
         return None
