@@ -17,12 +17,12 @@ import pytest
 from helpers.examples import (
     EVERY_CHARACTER,
     FILES,
-    JSON_VALUES,
     accepted,
     as_json,
     damaged,
     for_any,
 )
+from helpers.made_up import CLASSES, SPOTS
 from hypothesis import example
 from hypothesis import strategies as st
 
@@ -38,30 +38,13 @@ from astra_jax.formats.soccernet_results import (
 from astra_jax.spotting.matches import spots_to_predictions
 from astra_jax.spotting.suppression import Spots
 
-CLASSES = ("Goal", "Foul")
 MATCH = "league/season/Málaga 1 - 0 Ibiza"
 LABELS = [
     {"gameTime": "1 - 00:10", "label": "Goal", "position": "10000"},
     {"gameTime": "2 - 01:00", "label": "Foul", "position": "60000"},
 ]
 
-whole = st.integers(0, 8_000_000)
-good = st.fixed_dictionaries(
-    {
-        "label": st.sampled_from(CLASSES) | st.text(EVERY_CHARACTER),
-        "position": whole.map(str) | whole | st.floats(0, 8e6) | st.integers(-(10**7), -1),
-        "half": st.sampled_from(["1", 2, " 2 ", 1.9, "3", True]),
-        "confidence": st.floats(0, 1) | st.floats(0, 1).map(str) | st.floats() | st.none(),
-    },
-    optional={"gameTime": JSON_VALUES, "sigma_seconds": st.text()},
-)
-odd_value = JSON_VALUES | st.sampled_from(["9" * 4000, 10**4000, 1e300, "1e3", "∞", "-inf", "1_0"])
-odd = st.fixed_dictionaries(
-    {},
-    optional={key: odd_value for key in ("label", "position", "half", "confidence", "gameTime")},
-)
-spots = st.lists(good, max_size=5) | st.lists(good | odd | JSON_VALUES, max_size=3)
-contents = as_json(st.fixed_dictionaries({"predictions": spots}, optional={"UrlLocal": st.text()}))
+contents = as_json(st.fixed_dictionaries({"predictions": SPOTS}, optional={"UrlLocal": st.text()}))
 
 
 def by_hand(spot: Any) -> tuple[int, int, Any, float] | None:
@@ -111,7 +94,7 @@ def test_any_results_file_is_read_as_it_stands_or_refused_in_one_line(data: byte
         check_spots(content)
 
 
-@for_any(spots.map(lambda found: [spot for spot in found if isinstance(spot, dict)]))
+@for_any(SPOTS.map(lambda found: [spot for spot in found if isinstance(spot, dict)]))
 @example([{"label": "\ud800", "position": 1, "half": 1, "confidence": 1}])
 def test_any_spot_is_read_as_by_hand_or_refused(predictions: list[Any]) -> None:
     right = [by_hand(spot) for spot in predictions]
