@@ -1,15 +1,21 @@
 """How a command ends before its end, by a fault that the user can mend or a signal; its words."""
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from signal import Signals
+from typing import Any
 
 
 class UserError(Exception):
     """Something the user can mend.
 
-    The message is one line: what is wrong, where (file, match or config key) and how to
-    mend it. The command lines print it without a traceback and exit with code 2.
+    The message is one line, whatever the names in it hold: what is wrong, where (file, match or
+    config key) and how to mend it. The command lines print it without a traceback and exit with
+    code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class Interrupted(BaseException):
@@ -31,6 +37,16 @@ def join_some(items: Sequence[str], most: int) -> str:
     """The first `most` items in a line, the others counted: "a, b and 3 more"."""
     more = len(items) - most
     return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def shown(value: Any) -> str:
+    """A short text of a wrong value, on one line."""
+    if isinstance(value, Mapping):  # its text may have many lines
+        return "a mapping"
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def one_line(error: BaseException | str, most: int = 200) -> str:

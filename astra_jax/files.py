@@ -13,6 +13,10 @@ from typing import Any
 from astra_jax.errors import one_line
 
 _UNFINISHED = ".unfinished"
+_LONGEST_NAME = 255
+
+NAME_RULES = f"at most {_LONGEST_NAME} bytes of UTF-8 between two slashes, and no line break"
+"""What `can_be_a_name` asks of a name, in words."""
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -86,6 +90,15 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
         return parse_mapping(path)
     except ValueError:
         return None
+
+
+def can_be_a_name(name: str) -> bool:
+    """Whether a file or folder can have this name, and a message name it in one line."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half a character, as JSON can spell it
+        return False
+    return size <= _LONGEST_NAME and "\0" not in name and name.splitlines() == [name]
 
 
 def as_file_name(text: str) -> str:

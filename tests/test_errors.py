@@ -1,6 +1,6 @@
 """What messages are made of: lists of names that may be long, errors of other packages."""
 
-from astra_jax.errors import join_some, one_line
+from astra_jax.errors import UserError, join_some, one_line, shown
 
 
 def test_of_many_items_some_are_named_and_the_others_counted():
@@ -14,3 +14,14 @@ def test_an_errors_text_is_one_line_and_its_type_where_it_has_none():
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
     assert one_line("a" * 300) == "a" * 200
     assert one_line("a b", most=1) == "a"
+
+
+def test_a_users_error_is_one_line_whatever_the_names_in_it_hold():
+    assert str(UserError("list\u2028.txt\r\n: mend  it")) == "list .txt : mend  it"
+
+
+def test_every_wrong_value_is_shown_in_short():
+    assert shown("a\nb") == r"'a\nb'"
+    assert shown({"a": 1}) == "a mapping"
+    assert shown(10**5000) == "a number of thousands of digits"
+    assert len(shown(["x" * 1000] * 1000)) < 300

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers.examples import for_any
 from helpers.matches import FAST, WIDE, data_config, index, write_match
-from hypothesis import given
 from hypothesis import strategies as st
 
 from astra_jax.config import paper
@@ -108,13 +108,13 @@ def test_seconds_are_what_their_digits_say() -> None:
     assert duration(80919, 29.97) == Fraction(80919 * 1001, 30000)
 
 
-@given(rates, st.integers(0, 400_000))
+@for_any(rates, st.integers(0, 400_000))
 def test_the_rows_of_a_file_fill_its_duration(rate: float, rows: int) -> None:
     assert index_at(duration(rows, rate), rate) == rows
     assert steps_touched(duration(rows, rate), rate) == max(rows, 1)
 
 
-@given(lengths, lengths, lengths, rates)
+@for_any(lengths, lengths, lengths, rates)
 def test_every_position_is_predicted_at_every_legal_stride(seconds, clip, stride, rate) -> None:
     """And at no other one: a stride that leaves positions out is none."""
     stride = min(stride, clip)
@@ -137,7 +137,7 @@ def test_every_position_is_predicted_at_every_legal_stride(seconds, clip, stride
         assert max(np.diff(many)) > positions or exact.denominator > 2000
 
 
-@given(lengths, st.integers(1, 20), st.integers(1, 20))
+@for_any(lengths, st.integers(1, 20), st.integers(1, 20))
 def test_the_mean_of_windows_is_one_everywhere_where_all_say_one(seconds, clip, stride) -> None:
     """No position divides nothing by nothing."""
     starts = clip_starts(seconds, min(stride, clip), clip, 2)

@@ -1,6 +1,7 @@
 """The `astra` command: its subcommands, and how each of them ends."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None, components: Any = None) -> int:
         line = f"{twice} is given twice: give it once; see astra {args.command} --help"
         parser.exit(2, f"error: {line}\n")
     args.overrides, args.components = rest, components
+    # A name with a character that the terminal's alphabet lacks is spelt out, and ends no command.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     return run_command(lambda: args.run(args))
 
 
@@ -59,7 +63,7 @@ def run_command(command: Callable[[], None]) -> int:
     try:
         command()
     except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         # A full disk, a folder without rights, a name that is too long: not ours to mend.

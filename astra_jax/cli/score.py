@@ -10,7 +10,7 @@ from typing import Any
 from astra_jax.cli.arguments import add_command, class_names, period_numbers, whole_number
 from astra_jax.config.classes import CLASSES
 from astra_jax.data.splits import load_split
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, one_line
 from astra_jax.evaluation.frames import FRAMES_PER_SECOND, HIGHEST_FRAME_RATE
 from astra_jax.evaluation.late import beyond_grid, describe_late
 from astra_jax.evaluation.metrics import METRICS, average_maps
@@ -153,7 +153,7 @@ def _check_known(
     if found and not any(label in classes for label in found):
         raise UserError(
             f"{path}: none of its {len(found)} label(s) is of a known class (the first is "
-            f"{found[0]!r}); name the classes: --classes 'A,B,C'"
+            f"{one_line(repr(found[0]))}); name the classes: --classes 'A,B,C'"
         )
 
 

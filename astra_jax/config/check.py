@@ -1,15 +1,13 @@
 """Whether a config can be used: every key there, of the right kind and in its range."""
 
-import reprlib
 import sys
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from astra_jax.config.defaults import paper
 from astra_jax.config.simulated import simulated_matches
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, shown
 
 _LARGEST_WHOLE = 2**32
 
@@ -228,6 +226,5 @@ def _check_times(config: ConfigDict) -> None:
 
 
 def _wrong(name: str, value: Any, words: str) -> UserError:
-    # The text of a mapping has many lines.
-    shown = "a mapping" if isinstance(value, ConfigDict | Mapping) else reprlib.repr(value)
-    return UserError(f"config{'.' if name else ''}{name}: {shown}, it must be {words}")
+    text = "a mapping" if isinstance(value, ConfigDict) else shown(value)
+    return UserError(f"config{'.' if name else ''}{name}: {text}, it must be {words}")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, one_line
 from astra_jax.formats.soccernet_labels import parse_annotation, read_raw_annotations
 
 UnknownLabels = Literal["error", "skip"]
@@ -65,8 +65,9 @@ def read_annotations(
         if label not in action:
             if unknown_labels == "error":
                 raise UserError(
-                    f"{path}: annotation {index + 1} has the unknown label {label!r}; mend it, "
-                    "add it to data.classes or set data.unknown_labels to 'skip'"
+                    f"{path}: annotation {index + 1} has the unknown label "
+                    f"{one_line(repr(label))}; mend it, add it to data.classes or set "
+                    "data.unknown_labels to 'skip'"
                 )
             skipped += 1
             continue

@@ -1,6 +1,5 @@
 """What a data set consists of, read from the config: sources, audio, roots, classes."""
 
-import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,10 @@ from astra_jax.config.clock import CLOCK_COLUMNS, CLOCK_PATTERN
 from astra_jax.data.annotations import UnknownLabels
 from astra_jax.data.clock import SLOWEST
 from astra_jax.data.time import exact_rate
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, shown
+
+# A row in two hours, the longest clip; no signal has more than its samples of sound.
+_LEAST_RATE, _HIGHEST_RATE = Fraction(1, 7200), 100_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class DataSpec:
         """
         classes = data["classes"]
         if not _all(classes, str):
-            raise UserError(f"data.classes: {_shown(classes)}, it must be a list of names")
+            raise UserError(f"data.classes: {shown(classes)}, it must be a list of names")
         classes = tuple(classes)
         if not classes or len(set(classes)) != len(classes):
             raise UserError("data.classes: must name at least one class, and each one once")
@@ -93,7 +95,7 @@ class DataSpec:
         periods = _periods(data.get("periods", cls.periods))
         if not _all(data["sources"], Mapping):
             raise UserError(
-                f"data.sources: {_shown(data['sources'])}, it must be a list of mappings, one a "
+                f"data.sources: {shown(data['sources'])}, it must be a list of mappings, one a "
                 "source, as in configs/commentary.py"
             )
         sources = tuple(
@@ -122,7 +124,7 @@ def _periods(periods: Any) -> tuple[int, ...]:
     whole = _all(periods, int) and len(periods) > 0
     if not whole or len(set(periods)) != len(periods) or not set(periods) <= set(range(1, 10)):
         raise UserError(
-            f"data.periods: {_shown(periods)}, it must be a list of the halves that count, each "
+            f"data.periods: {shown(periods)}, it must be a list of the halves that count, each "
             "once, whole numbers from 1 to 9, such as (1, 2)"
         )
     return tuple(sorted(periods))
@@ -160,7 +162,7 @@ def _fields(
     named = "{half}" in str(pattern) or (rest and len(periods) == 1)
     if not named or "{" in rest or "}" in rest:
         raise UserError(
-            f"{where}.pattern: {_shown(pattern)}, it must be a file's name with {{half}} where "
+            f"{where}.pattern: {shown(pattern)}, it must be a file's name with {{half}} where "
             "its number goes (where data.periods has one alone, it may go without), and no other "
             "braces" + (", or 'clock'" if "widths" in keys else "")
         )
@@ -178,7 +180,7 @@ def _source(item: Mapping[str, Any], where: str, periods: Sequence[int]) -> Sour
     widths, rate = fields["widths"], fields["rows_per_second"]
     if not _all(widths, int) or not widths or min(widths) < 1:
         raise UserError(
-            f"{where}.widths: {_shown(widths)}, it must be a list of whole numbers above 0, such "
+            f"{where}.widths: {shown(widths)}, it must be a list of whole numbers above 0, such "
             "as (10,)"
         )
     exact = _rate(rate, f"{where}.rows_per_second")
@@ -187,11 +189,11 @@ def _source(item: Mapping[str, Any], where: str, periods: Sequence[int]) -> Sour
     if is_clock:
         _check_clock(where, widths, exact, normalize)
     if not isinstance(normalize, bool):
-        raise UserError(f"{where}.normalize: {_shown(normalize)}, it must be True or False")
+        raise UserError(f"{where}.normalize: {shown(normalize)}, it must be True or False")
     shortcut = fields.get("shortcut_columns")
     if shortcut is not None and not (_all([shortcut], int) and 0 <= shortcut <= sum(widths)):
         raise UserError(
-            f"{where}.shortcut_columns: {_shown(shortcut)}, it must be a whole number of columns, "
+            f"{where}.shortcut_columns: {shown(shortcut)}, it must be a whole number of columns, "
             f"from 0 to {sum(widths)}"
         )
     return SourceSpec(fields["pattern"], exact, tuple(widths), normalize, shortcut)
@@ -202,18 +204,21 @@ def _rate(value: Any, where: str) -> Fraction:
     try:
         if not isinstance(value, str) and not _is_number(value):
             raise ValueError
-        return exact_rate(value)
+        exact = exact_rate(value)
+        if not _LEAST_RATE <= exact <= _HIGHEST_RATE:
+            raise ValueError
     except ValueError:
         raise UserError(
-            f"{where}: {_shown(value)}, it must be a number above 0, or a fraction of two in "
-            "quotes as '30000/1001'"
+            f"{where}: {shown(value)}, it must be a number above 0, or a fraction of two in "
+            f"quotes as '30000/1001', from {_LEAST_RATE} to {_HIGHEST_RATE}"
         ) from None
+    return exact
 
 
 def _check_clock(where: str, widths: Any, rate: Fraction, normalize: Any) -> None:
     if tuple(widths) != (CLOCK_COLUMNS,):
         raise UserError(
-            f"{where}.widths: {_shown(widths)}, a half's clock has the widths ({CLOCK_COLUMNS},)"
+            f"{where}.widths: {shown(widths)}, a half's clock has the widths ({CLOCK_COLUMNS},)"
         )
     if rate < SLOWEST:
         raise UserError(
@@ -227,19 +232,20 @@ def _check_clock(where: str, widths: Any, rate: Fraction, normalize: Any) -> Non
 def _audio(item: Any, periods: Sequence[int]) -> AudioSpec:
     if not isinstance(item, Mapping):
         raise UserError(
-            f"data.audio: {_shown(item)}, it must be a mapping, as in astra_jax/config/defaults.py,"
+            f"data.audio: {shown(item)}, it must be a mapping, as in astra_jax/config/defaults.py,"
             " or None for no audio"
         )
     fields = _fields(
         item, "data.audio", periods, ("pattern", "frames_per_second", "mels", "floor_db")
     )
     for key in ("frames_per_second", "mels"):
-        if not _all([fields[key]], int) or fields[key] < 1:
+        if not _all([fields[key]], int) or not 1 <= fields[key] <= _HIGHEST_RATE:
             raise UserError(
-                f"data.audio.{key}: {_shown(fields[key])}, it must be a whole number of at least 1"
+                f"data.audio.{key}: {shown(fields[key])}, it must be a whole number of at least 1 "
+                f"and at most {_HIGHEST_RATE}"
             )
     if not _is_number(fields["floor_db"]):
-        raise UserError(f"data.audio.floor_db: {_shown(fields['floor_db'])}, it must be a number")
+        raise UserError(f"data.audio.floor_db: {shown(fields['floor_db'])}, it must be a number")
     return AudioSpec(
         fields["pattern"], fields["frames_per_second"], fields["mels"], float(fields["floor_db"])
     )
@@ -255,8 +261,3 @@ def _all(values: Any, kind: Any) -> bool:
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number."""
     return _all([value], int | float) and abs(value) <= sys.float_info.max
-
-
-def _shown(value: Any) -> str:
-    """A short text of a wrong value, on one line."""
-    return "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)

@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from astra_jax.errors import UserError
+from astra_jax.files import NAME_RULES, can_be_a_name
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
 """SoccerNet-v2's official lists of matches, shipped with the package."""
 
+_NUMBER = r"((?:-?[0-9]{1,9})?)"
+_SLICED = re.compile(rf"(.*)\[{_NUMBER}:{_NUMBER}\]", re.DOTALL)
 _PATH_KEYS = ("path", "UrlLocal", "match", "game")
-_LONGEST_NAME = 255
 
 
 def split_matches(
@@ -48,10 +50,10 @@ def load_split(
     Errors: UserError for a missing, unreadable or empty list, JSON of another form, a match listed
     twice, a path that is absolute, holds a backslash or climbs with "..".
     """
-    # A file's own name may hold a +. (os.path: neither function fails, whatever the name.)
-    file = re.sub(r"\[-?\d*:-?\d*\]$", "", name_or_path)
-    places = (file, os.path.join(root or "", file))
-    whole = any(os.path.isfile(os.path.expanduser(place)) for place in places)
+    # A file's own name may hold a +.
+    sliced = _SLICED.fullmatch(name_or_path)
+    file = sliced[1] if sliced else name_or_path
+    whole = _is_file(file) or _is_file(os.path.join(root or "", file))
     matches: list[str] = []
     for part in [name_or_path] if whole else name_or_path.split("+"):
         of_part = _load_list(part, root, given_by)
@@ -61,11 +63,18 @@ def load_split(
     return tuple(matches)
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(os.path.expanduser(path))
+    except ValueError:  # ~ before what is no user's name
+        return False
+
+
 def _load_list(name_or_path: str, root: Path | str | None, given_by: str) -> list[str]:
     """One list, or a slice of it."""
-    sliced = re.fullmatch(r"(.*)\[(-?\d*):(-?\d*)\]", name_or_path)
+    sliced = _SLICED.fullmatch(name_or_path)
     name, first, last = sliced.groups() if sliced else (name_or_path, "", "")
-    part = slice(*(int(number) if number.strip("-") else None for number in (first, last)))
+    part = slice(*(int(number) if number else None for number in (first, last)))
     matches = _parse_list(_split_text(name, root, given_by), name)[part]
     if not matches:
         raise UserError(f"{name_or_path}: lists no match; add one league/season/match a line")
@@ -108,10 +117,9 @@ def _parse_list(text: str, name_or_path: str) -> list[str]:
                 f"{name_or_path}: {where}, {match!r}, must be league/season/match below the "
                 "data root, with forward slashes"
             )
-        if not all(_can_be_a_folder(part) for part in path.parts):
+        if not all(can_be_a_name(part) for part in path.parts):
             raise UserError(
-                f"{name_or_path}: {where} is no folder's name: one has at most "
-                f"{_LONGEST_NAME} bytes between two slashes; mend it"
+                f"{name_or_path}: {where} is no folder's name: one has {NAME_RULES}; mend it"
             )
         if match in matches:
             raise UserError(f"{name_or_path}: {where} lists {match!r} again; remove it")
@@ -164,10 +172,3 @@ def _listed_paths(content: Any) -> list[str] | None:
         for entry in content
     ]
     return paths if all(isinstance(path, str) for path in paths) else None
-
-
-def _can_be_a_folder(name: str) -> bool:
-    try:
-        return "\0" not in name and len(name.encode()) <= _LONGEST_NAME
-    except UnicodeEncodeError:  # half a character, as JSON can spell it
-        return False

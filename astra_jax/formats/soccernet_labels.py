@@ -130,8 +130,8 @@ def read_raw_annotations(
 def _check_time(milliseconds: int) -> None:
     if milliseconds < 0:
         raise ValueError(
-            f"it has a negative time ({milliseconds} ms), and positions count from the start of "
-            "the half"
+            f"it has a negative time ({reprlib.repr(milliseconds)} ms), and positions count from "
+            "the start of the half"
         )
     if milliseconds > _LATEST:
         raise ValueError(

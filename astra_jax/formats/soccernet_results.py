@@ -11,13 +11,12 @@ import reprlib
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from astra_jax.errors import UserError
-from astra_jax.files import write_atomically
+from astra_jax.errors import UserError, one_line
+from astra_jax.files import NAME_RULES, can_be_a_name, write_atomically
 
 FILE_NAME = "results_spotting.json"
 """The one file of a match."""
@@ -77,10 +76,18 @@ def write_results(out_dir: Path, predictions: Mapping[str, Sequence[Prediction]]
 
     Both are built under another name and then renamed: neither is ever half-written. The same
     predictions give the same bytes. An earlier results folder is replaced as a whole.
-    Raises UserError where that folder holds anything but results, or OUT can't be written.
+    Raises UserError where that folder holds anything but results, OUT can't be written, or a match
+    has a name that no file can have, or another one's.
     """
     out_dir = Path(out_dir)
-    content = {_member(match): _encode(match, spots) for match, spots in predictions.items()}
+    content: dict[str, bytes] = {}
+    for match, spots in predictions.items():
+        member = _member(match)
+        if not all(can_be_a_name(part) for part in PurePosixPath(match).parts):
+            raise UserError(f"match {match!r} is no folder's name: one has {NAME_RULES}; rename it")
+        if member in content:
+            raise UserError(f"match {match!r}: another one has this folder; name it once")
+        content[member] = _encode(match, spots)
     folder = out_dir / FOLDER_NAME
     _check_replaceable(folder)
     try:
@@ -104,7 +111,9 @@ def write_results(out_dir: Path, predictions: Mapping[str, Sequence[Prediction]]
 
 def _encode(match: str, predictions: Sequence[Prediction]) -> bytes:
     content = {"UrlLocal": match, "predictions": list(predictions)}
-    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    # What UTF-8 doesn't have, half a character, is written as JSON spells it: \ud800.
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def _zip(content: Mapping[str, bytes]) -> bytes:
@@ -143,9 +152,9 @@ def _member(match: str) -> str:
 def read_predictions(path: Path, matches: Sequence[str]) -> dict[str, list[Prediction]]:
     """The predictions of each match, from a results folder or a zip, as they stand there.
 
-    A zip is read member by member under names that come from `matches`; nothing is unpacked. Names
-    as other systems write them are understood: backslashes, a leading "./", UTF-8 without its flag,
-    letters taken apart from their accents.
+    A zip is read member by member under names that come from `matches`; nothing is unpacked. Where
+    none has just that name, names as other systems write them are understood: backslashes, a
+    leading "./", UTF-8 without its flag, letters taken apart from their accents.
     Raises UserError naming the file for a missing, broken or wrongly built one.
     """
     path = Path(path)
@@ -154,13 +163,17 @@ def read_predictions(path: Path, matches: Sequence[str]) -> dict[str, list[Predi
     if not path.exists():
         raise UserError(f"{path}: no such folder or zip of results; mend --predictions")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {_plain_name(info): info for info in archive.infolist()}
-            return {match: _read_member(path, archive, members, match) for match in matches}
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # whatever zipfile's parts raise where a damaged one misleads them
         raise UserError(
-            f"{path}: neither a folder nor a readable zip of results ({error}); write it again"
+            f"{path}: neither a folder nor a readable zip of results ({one_line(error)}); write it "
+            "again"
         ) from error
+    with archive:
+        members = {_plain_name(info): info for info in archive.infolist()}
+        # Of several spellings of one name its own counts, as for the package.
+        members |= {info.filename: info for info in archive.infolist()}
+        return {match: _read_member(path, archive, members, match) for match in matches}
 
 
 def _read_folder(folder: Path, match: str) -> list[Prediction]:
@@ -177,6 +190,8 @@ def _read_folder(folder: Path, match: str) -> list[Prediction]:
         raise UserError(f"{file}: no such results file; {mend}") from error
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"match {match!r} is no folder's name; mend the list of matches") from error
     return _decode(str(file), data)
 
 
@@ -200,17 +215,20 @@ def _read_member(
 ) -> list[Prediction]:
     name = _member(match)
     where = f"{path}: {name}"
-    try:
-        with archive.open(members[_composed(name)]) as member:
-            data = member.read(_LARGEST_BYTES + 1)
-    except KeyError as error:
+    info = members.get(name) or members.get(_composed(name))
+    if info is None:
         raise UserError(
             f"{where} is missing; predict this match too, take it off the list of matches, or "
             "put the match paths at the zip's root"
+        )
+    try:
+        with archive.open(info) as member:
+            data = member.read(_LARGEST_BYTES + 1)
+    # A password, an unknown compression, damage: every part of zipfile raises its own.
+    except Exception as error:
+        raise UserError(
+            f"{where} cannot be read ({one_line(error)}); write the zip again"
         ) from error
-    # A password, an unknown compression, a damaged stream.
-    except (RuntimeError, NotImplementedError, zlib.error, EOFError) as error:
-        raise UserError(f"{where} cannot be read ({error}); write the zip again") from error
     if len(data) > _LARGEST_BYTES:
         raise UserError(f"{where} is larger than {_LARGEST_BYTES} bytes: no results file")
     return _decode(where, data)

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from astra_jax.data.halves import Half
-from astra_jax.data.time import millisecond_of
+from astra_jax.data.time import Exact, millisecond_of
 from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.spotting.inference import Predictor
 from astra_jax.spotting.suppression import Spots
@@ -54,7 +54,7 @@ def _gather(part: list[list[Prediction]]) -> list[list[list[Prediction]]]:
 
 
 def spots_to_predictions(
-    spots: Spots, half: int, classes: Sequence[str], positions_per_second: float
+    spots: Spots, half: int, classes: Sequence[str], positions_per_second: Exact
 ) -> list[Prediction]:
     """The spots of one half as SoccerNet's dictionaries, in the given order.
 
