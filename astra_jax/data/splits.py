@@ -94,7 +94,7 @@ def _split_text(name: str, root: Path | str | None, given_by: str) -> str:
         below = "" if root is None else ", here or below data.root"
         raise UserError(
             f"{name}: neither a shipped split ({', '.join(SPLITS)}) nor a "
-            f"readable list, a text or JSON file{below}; mend {given_by}"
+            f"readable list of matches (text file or JSON){below}; mend {given_by}"
         ) from error
 
 
