@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions, matches)
     _check_known(args.labels, labels, classes)
     _check_known(args.predictions, predictions, classes)
-    _tell(labels, predictions, args.periods)
+    _tell(labels, predictions, classes, args.periods)
     metrics = args.metric or ("tight", "loose")
     blocks = average_maps(labels, predictions, metrics, classes, args.frame_rate, args.periods)
     if args.json is not None:
@@ -128,6 +128,7 @@ def run(args: argparse.Namespace) -> None:
 def _tell(
     labels: Mapping[str, Sequence[Mapping[str, Any]]],
     predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    classes: Sequence[str],
     periods: Sequence[int],
 ) -> None:
     """Log what the metric leaves out or moves without a word."""
@@ -139,6 +140,15 @@ def _tell(
             "%d label(s) of period(s) %s left out; --periods names those that count",
             len(others),
             ", ".join(str(half) for half in sorted(set(others))),
+        )
+    names = [entry["label"] for of in labels.values() for entry in of]
+    if unknown := [name for name in names if name not in classes]:
+        _log.warning(
+            "%d of %d label(s) are of other classes (the first is %s) and left out; --classes "
+            "names those that count",
+            len(unknown),
+            len(names),
+            one_line(repr(unknown[0])),
         )
 
 
