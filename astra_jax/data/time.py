@@ -106,7 +106,7 @@ def clip_starts(
 
     `range(0, T - 1, stride)` for whole seconds, as published; always at least one. Another one
     follows where these don't reach the half's end, as with strides of a clip's length. They hold
-    every position of the half where `gapless` is True.
+    every position of the half where the stride is at most `longest_stride`.
     """
     length, stride = exact_seconds(seconds), exact_seconds(stride_seconds)
     count = max(1, math.ceil((length - 1) / stride))
@@ -121,7 +121,9 @@ def clip_starts(
     return starts
 
 
-def gapless(stride_seconds: Exact, clip_seconds: Exact, positions_per_second: Exact) -> bool:
-    """Whether clips at such a stride hold every position, between two of them and at the end."""
-    step = exact_seconds(stride_seconds) * exact_rate(positions_per_second)
-    return math.ceil(step) <= steps_of(clip_seconds, positions_per_second)
+def longest_stride(clip_seconds: Exact, positions_per_second: Exact) -> Fraction:
+    """Seconds between clips up to which they hold every position: as many as a clip has last.
+
+    A little less than the clip, or more, where it has no whole number of positions.
+    """
+    return duration(steps_of(clip_seconds, positions_per_second), positions_per_second)
