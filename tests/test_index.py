@@ -197,6 +197,16 @@ def test_the_chosen_periods_are_indexed_whatever_their_numbers(tmp_path, caplog)
     assert index(tmp_path, periods=[4])[0].read_source(0, 7, 1)[0][0, 0] == 4007
 
 
+def test_labels_of_other_periods_are_one_line_whatever_the_number_of_matches(tmp_path, caplog):
+    matches = [f"league/season/{name}" for name in "abc"]
+    for match in matches:
+        write_match(tmp_path, match, annotations=[annotation(half, 0) for half in (1, 2, 3, 5)])
+    assert len(index(tmp_path, *matches)) == 6
+    assert messages(caplog) == [
+        "6 label(s) of period(s) 3, 5 left out; data.periods names those that count"
+    ]
+
+
 def test_halves_longer_than_two_hours_are_one_line(tmp_path, caplog):
     folder = write_match(tmp_path, seconds=(7200, 60))
     only = {"sources": (data_config(None)["sources"][0],), "audio": None}

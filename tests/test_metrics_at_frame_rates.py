@@ -170,9 +170,7 @@ def test_what_lies_beyond_two_hours_is_counted_by_match() -> None:
     line = describe_late(beyond_grid(labels, predictions))
     assert "a (1 label(s), 1 spot(s)), b (0 label(s), 1 spot(s));" in line
     assert "120 minutes" in line and "one frame" in line and "rows_per_second" in line
-    assert "c (1 label(s), 0 spot(s)), 2 more match(es);" in describe_late(
-        dict.fromkeys("abcde", (1, 0))
-    )
+    assert "c (1 label(s), 0 spot(s)) and 2 more;" in describe_late(dict.fromkeys("abcde", (1, 0)))
 
 
 def test_what_lies_beyond_two_hours_is_on_one_frame_as_in_the_package() -> None:

@@ -54,7 +54,7 @@ def by_hand(value: Any) -> Fraction | None:
         if rate.denominator > 1:
             many = rate * 1001 / 25
             near = Fraction(25 * math.floor(many + Fraction(1, 2)), 1001)
-            rate = near if abs(near - rate) * 100_000 <= rate else rate
+            rate = near if abs(near - rate) * 500_000 <= rate else rate
     else:
         return None
     return rate if Fraction(1, 7200) <= rate <= 100_000 else None

@@ -16,7 +16,11 @@ from astra_jax.evaluation.late import beyond_grid, describe_late
 from astra_jax.evaluation.metrics import METRICS, average_maps
 from astra_jax.evaluation.table import score_table
 from astra_jax.files import write_atomically
-from astra_jax.formats.soccernet_labels import parse_annotation, read_raw_annotations
+from astra_jax.formats.soccernet_labels import (
+    describe_others,
+    parse_annotation,
+    read_raw_annotations,
+)
 from astra_jax.formats.soccernet_results import read_predictions
 
 LABELS_FILE = "Labels-v2.json"
@@ -135,12 +139,8 @@ def _tell(
     if late := beyond_grid(labels, predictions, periods):
         _log.warning("%s", describe_late(late))
     halves = [parse_annotation(entry).half for of in labels.values() for entry in of]
-    if others := [half for half in halves if half not in periods]:
-        _log.warning(
-            "%d label(s) of period(s) %s left out; --periods names those that count",
-            len(others),
-            ", ".join(str(half) for half in sorted(set(others))),
-        )
+    if line := describe_others(halves, periods, "--periods"):
+        _log.warning("%s", line)
     names = [entry["label"] for of in labels.values() for entry in of]
     if unknown := [name for name in names if name not in classes]:
         _log.warning(

@@ -46,21 +46,23 @@ def read_annotations(
     classes: Sequence[str],
     unknown_labels: UnknownLabels = "error",
     periods: Sequence[int] = (1, 2),
+    others: list[int] | None = None,
 ) -> dict[int, Events]:
     """The events of each of `periods` in one label file, in order of time.
 
-    An annotation without `visibility` counts as visible. Those of other periods are left out with
-    one line in the log; labels outside `classes` are an error or, with "skip", left out likewise.
+    An annotation without `visibility` counts as visible. Those of other periods are left out;
+    `others` gets the half of each, for one line about all files. Labels outside `classes` are an
+    error or, with "skip", left out with one line in the log.
     Errors: UserError as `read_raw_annotations`, and for an unknown label.
     """
     action = {label: index for index, label in enumerate(classes)}
     found: dict[int, list[tuple[int, int, bool]]] = {period: [] for period in periods}
-    others: list[int] = []
     skipped = 0
     for index, annotation in enumerate(read_raw_annotations(path)):
         half, milliseconds, label, shown = parse_annotation(annotation)
         if half not in found:
-            others.append(half)
+            if others is not None:
+                others.append(half)
             continue
         if label not in action:
             if unknown_labels == "error":
@@ -72,13 +74,6 @@ def read_annotations(
             skipped += 1
             continue
         found[half].append((milliseconds, action[label], shown))
-    if others:
-        _log.warning(
-            "%s: %d annotation(s) of period(s) %s left out; data.periods names those that count",
-            path,
-            len(others),
-            ", ".join(str(period) for period in sorted(set(others))),
-        )
     if skipped:
         _log.warning("%s: %d annotation(s) with unknown labels skipped", path, skipped)
     return {half: _events(rows) for half, rows in found.items()}

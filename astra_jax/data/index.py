@@ -1,7 +1,6 @@
 """The halves of matches: which files each has, how long it lasts, and its events."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -22,14 +21,15 @@ from astra_jax.data.layout import (
     source_path,
 )
 from astra_jax.data.sources import DataSpec
-from astra_jax.data.time import Exact, duration
-from astra_jax.errors import UserError
-from astra_jax.formats.soccernet_labels import read_raw_annotations
+from astra_jax.data.time import Exact, duration, steps_touched
+from astra_jax.errors import UserError, join_some
+from astra_jax.formats.soccernet_labels import (
+    HALF_SECONDS,
+    describe_others,
+    read_raw_annotations,
+)
 
 _log = logging.getLogger(__name__)
-
-_METRIC_SECONDS = 2 * 60 * 60
-"""The official metric's grid ends after two hours."""
 
 _NAMED = 3
 """So many halves are named in one line of the log."""
@@ -40,7 +40,8 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
 
     The halves of a match are those of `data.periods` that have a file with at least one row. The
     others are left out, with one line in the log that counts their labels; a match that has no
-    such half is an error. Halves that last longer than two hours get a line as well.
+    such half is an error. Halves that last longer than two hours get a line as well, and so do the
+    labels of other periods.
 
     A half is as long as its longest source (its audio, where it has no source). A source or audio
     that is absent, empty or short is logged once and masked when read; one absent in every half is
@@ -54,12 +55,15 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     check_roots(spec, labelled)
     halves: list[Half] = []
     left_out: dict[str, int] = {}  # labels of each half without files, by the half's name
+    others: list[int] = []  # the periods of the labels that don't count
     for match in matches:
         check_folders(spec, match, labelled)
         events = dict.fromkeys(spec.periods, Events.none())
         if labelled:
             labels = label_path(spec, match)
-            events = read_annotations(labels, spec.classes, spec.unknown_labels, spec.periods)
+            events = read_annotations(
+                labels, spec.classes, spec.unknown_labels, spec.periods, others
+            )
         found = {period: _index_half(spec, match, period) for period in spec.periods}
         whole = [half for half in found.values() if half is not None]
         if not whole:
@@ -73,6 +77,8 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
                 late,
             )
         halves += inside
+    if line := describe_others(others, spec.periods, "data.periods"):
+        _log.warning("%s", line)
     _warn_of_left_out(left_out)
     _warn_of_long(halves)
     _check_presence(spec, halves)
@@ -88,7 +94,7 @@ def read_labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[s
 
 
 def _inside(events: Events, seconds: Exact) -> Events:
-    return events.select(events.milliseconds < math.ceil(seconds * 1000))
+    return events.select(events.milliseconds < steps_touched(seconds, 1000))
 
 
 def _index_half(spec: DataSpec, match: str, period: int) -> Half | None:
@@ -160,7 +166,7 @@ def _warn_of_left_out(left_out: Mapping[str, int]) -> None:
     _log.warning(
         "halves without files: %d left out (%s)%s",
         len(left_out),
-        _brief(list(left_out)),
+        join_some(list(left_out), _NAMED),
         f"; {labels} label(s) lie in them" if labels else "",
     )
 
@@ -170,24 +176,19 @@ def _warn_of_long(halves: Sequence[Half]) -> None:
     long = [
         f"{_name(half.match, half.half)}: {float(half.seconds) / 3600:.1f} h"
         for half in halves
-        if half.seconds > _METRIC_SECONDS
+        if half.seconds > HALF_SECONDS
     ]
     if long:
         _log.warning(
             "halves longer than two hours: %d (%s): the official metric puts all that comes later "
             "on one frame; where they are no longer, mend rows_per_second in data.sources",
             len(long),
-            _brief(long),
+            join_some(long, _NAMED),
         )
 
 
 def _name(match: str, period: int) -> str:
     return f"{match} half {period}"
-
-
-def _brief(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _lengths(files: Sequence[ArrayFile | None], rates: Sequence[Exact]) -> dict[Path, Fraction]:

@@ -19,7 +19,7 @@ Exact = Fraction | float | int
 # Video of NTSC countries has 30000/1001 frames a second or a simple part of that, and is said to
 # have 29.97, 23.976 or 1.998: a millionth less, some 3 ms in a half.
 _NTSC = Fraction(25, 1001)
-_NTSC_TOLERANCE = 1e-5
+_NTSC_TOLERANCE = 2e-6
 # Later than this nothing lies (eleven days, formats.soccernet_labels): what fits in 64 bits.
 _LARGEST_FACTOR = 2**63 // 10**10
 
@@ -28,7 +28,7 @@ _LARGEST_FACTOR = 2**63 // 10**10
 def exact_rate(rate: Exact | str) -> Fraction:
     """A rate as an exact fraction.
 
-    What lies within a hundred-thousandth of a multiple of 25/1001 means that fraction (29.97,
+    What is two millionths of itself or less from a multiple of 25/1001 means that fraction (29.97,
     59.94, 23.976, 1.998, 30000 / 1001 / 15), whole numbers apart; "30000/1001" is read as well,
     and others are what their digits say.
 
@@ -106,7 +106,7 @@ def clip_starts(
 
     `range(0, T - 1, stride)` for whole seconds, as published; always at least one. Another one
     follows where these don't reach the half's end, as with strides of a clip's length. They hold
-    every position of the half where `gapless` is True.
+    every position of the half where the stride is at most `longest_stride`.
     """
     length, stride = exact_seconds(seconds), exact_seconds(stride_seconds)
     count = max(1, math.ceil((length - 1) / stride))
@@ -121,7 +121,9 @@ def clip_starts(
     return starts
 
 
-def gapless(stride_seconds: Exact, clip_seconds: Exact, positions_per_second: Exact) -> bool:
-    """Whether clips at such a stride hold every position, between two of them and at the end."""
-    step = exact_seconds(stride_seconds) * exact_rate(positions_per_second)
-    return math.ceil(step) <= steps_of(clip_seconds, positions_per_second)
+def longest_stride(clip_seconds: Exact, positions_per_second: Exact) -> Fraction:
+    """Seconds between clips up to which they hold every position: as many as a clip has last.
+
+    A little less than the clip, or more, where it has no whole number of positions.
+    """
+    return duration(steps_of(clip_seconds, positions_per_second), positions_per_second)

@@ -12,14 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from astra_jax.errors import UserError
-from astra_jax.formats.soccernet_labels import parse_annotation
+from astra_jax.formats.soccernet_labels import HALF_SECONDS, parse_annotation
 from astra_jax.formats.soccernet_results import parse_prediction
 
 FRAMES_PER_SECOND = 2
 """The package's own frame rate; the ball task's mAP@1 is counted at 25."""
-
-HALF_SECONDS = 120 * 60
-"""Where the grid of a half ends; what lies later is put on its last frame."""
 
 HIGHEST_FRAME_RATE = 1000
 """A frame a millisecond: positions are not finer."""

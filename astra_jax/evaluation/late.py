@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astra_jax.evaluation.frames import HALF_SECONDS
-from astra_jax.formats.soccernet_labels import parse_annotation
+from astra_jax.errors import join_some
+from astra_jax.formats.soccernet_labels import HALF_SECONDS, parse_annotation
 from astra_jax.formats.soccernet_results import parse_prediction
 
 _NAMED = 3
@@ -37,13 +37,10 @@ def beyond_grid(
 def describe_late(late: Mapping[str, tuple[int, int]]) -> str:
     """One line about what `beyond_grid` found; the first matches by name."""
     named = [
-        f"{match} ({events} label(s), {spots} spot(s))"
-        for match, (events, spots) in list(late.items())[:_NAMED]
+        f"{match} ({events} label(s), {spots} spot(s))" for match, (events, spots) in late.items()
     ]
-    if len(late) > _NAMED:
-        named.append(f"{len(late) - _NAMED} more match(es)")
     return (
-        f"later than {HALF_SECONDS // 60} minutes of a half: {', '.join(named)}; the official "
-        "metric puts them all on one frame, the half's last. If no recording is that long, "
-        "rows_per_second was wrong when they were predicted"
+        f"later than {HALF_SECONDS // 60} minutes of a half: {join_some(named, _NAMED)}; the "
+        "official metric puts them all on one frame, the half's last. If no recording is that "
+        "long, rows_per_second was wrong when they were predicted"
     )

@@ -6,7 +6,7 @@ import logging
 import operator
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -15,6 +15,9 @@ from astra_jax.errors import UserError
 
 # The half, a dash, minutes and seconds: "1 - 00:29", "2-45:10", "1 - 102:00".
 _GAME_TIME = re.compile(r"([1-9])\s*-\s*([0-9]{1,3}):([0-9]{2})")
+
+HALF_SECONDS = 120 * 60
+"""So much of a half is in the official metric; what lies later it puts on its last frame."""
 
 # Eleven days in milliseconds: a slip of the keyboard may pass, no arithmetic overflows.
 _LATEST = 10**9
@@ -125,6 +128,20 @@ def read_raw_annotations(
     if doubt := _doubt_unit(annotations):
         _warn_once(f"{path}: {doubt}")
     return annotations
+
+
+def describe_others(halves: Iterable[int], periods: Sequence[int], given_by: str) -> str | None:
+    """One line about the annotations of other halves than `periods`; None where there are none.
+
+    `halves`: of every annotation. `given_by` is what names the periods that count.
+    """
+    others = [half for half in halves if half not in periods]
+    if not others:
+        return None
+    numbers = ", ".join(str(half) for half in sorted(set(others)))
+    return (
+        f"{len(others)} label(s) of period(s) {numbers} left out; {given_by} names those that count"
+    )
 
 
 def _check_time(milliseconds: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from astra_jax.data.halves import Half
 from astra_jax.data.sources import DataSpec
-from astra_jax.formats.soccernet_labels import parse_annotation
+from astra_jax.formats.soccernet_labels import describe_others, parse_annotation
 
 Labels = Mapping[str, Sequence[Mapping[str, Any]]]
 """The annotations of each match, as they stand in its label file."""
@@ -41,13 +41,8 @@ def warn_of_uncovered(labels: Labels, halves: Sequence[Half], spec: DataSpec) ->
 def warn_of_other_periods(labels: Labels, spec: DataSpec) -> None:
     """One line where labels lie in halves that don't count (`data.periods`)."""
     halves = [parse_annotation(row).half for rows in labels.values() for row in rows]
-    if others := sum(half not in spec.periods for half in halves):
-        _log.warning(
-            "%d of %d label(s) lie in other halves than data.periods (%s): left out",
-            others,
-            len(halves),
-            ", ".join(map(str, spec.periods)),
-        )
+    if line := describe_others(halves, spec.periods, "data.periods"):
+        _log.warning("%s", line)
 
 
 def _count(labels: Labels, spec: DataSpec) -> int:
