@@ -25,6 +25,7 @@ from orbax.checkpoint import CheckpointManager
 from astra_jax.errors import UserError
 from astra_jax.runs.folder import RunFolder
 from astra_jax.training import checkpoint_faults
+from astra_jax.training.checkpoint_faults import DamagedCheckpoint
 from astra_jax.training.checkpoint_files import has_latest, read_progress, steps_in
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.state import Progress
@@ -387,6 +388,17 @@ def test_what_may_pass_is_tried_again_and_is_no_damage(
             assert "\n" not in str(stopped.value) and "nothing was changed" in str(stopped.value)
     assert steps_in(tmp_path / "run" / "checkpoints" / "latest") == [1, 2]
     assert len(list((tmp_path / "run" / "checkpoints" / "latest").iterdir())) == 2
+
+
+def test_words_of_the_path_are_no_reason(written, tmp_path, monkeypatch, waits):
+    """A damaged checkpoint is damaged wherever it lies."""
+    shutil.copytree(written, run := tmp_path / "timeout" / "UNAVAILABLE")
+    best = run / "checkpoints" / "best" / "2"
+    failing(monkeypatch, [ValueError(f"DATA_LOSS: Error reading {best}/params/d/0: corrupt")])
+    refused = pytest.raises(DamagedCheckpoint, match="UNAVAILABLE/checkpoints/best/2: .* damaged")
+    with contextlib.closing(checkpoints_of(run)) as checkpoints, refused:
+        checkpoints.restore_best(abstract(state_of(0)))
+    assert waits == []
 
 
 def test_too_many_open_files_are_no_damage(written, tmp_path, monkeypatch, waits):

@@ -46,18 +46,19 @@ def disk_reason(error: BaseException) -> str | None:
     return _reason(error, (*_FULL, *_PASSING))
 
 
-def passing_reason(error: BaseException) -> str | None:
-    """Why a file can't be read just now, in the system's words; None where that is no matter of
-    time or of this machine's limits: the file is damaged.
+def _passing_reason(error: BaseException, folder: Any) -> str | None:
+    """Why a file in `folder` can't be read just now, in the system's words; None where that is no
+    matter of time or of this machine's limits: the file is damaged.
     """
-    return _reason(error, _PASSING)
+    return _reason(error, _PASSING, str(folder))
 
 
-def _reason(error: BaseException, codes: tuple[int, ...]) -> str | None:
+def _reason(error: BaseException, codes: tuple[int, ...], folder: str | None = None) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in codes:
             return os.strerror(cause.errno)
-        text = str(cause)
+        # A path may hold any words: /runs/timeout.
+        text = str(cause).replace(folder, "") if folder else str(cause)
         for code in codes:
             if os.strerror(code) in text:
                 return os.strerror(code)
@@ -94,7 +95,7 @@ def read_patiently(folder: Any, read: Callable[[], _T]) -> _T:
             for cause in _causes(error):
                 if isinstance(cause, MemoryError | jax.errors.JaxRuntimeError):
                     raise cause from None  # of the devices: no file's
-            reason = passing_reason(error)
+            reason = _passing_reason(error, folder)
             if reason is None:
                 raise _damage_error(folder, error) from error
             if wait is None:
