@@ -1,7 +1,6 @@
 """The halves of matches: which files each has, how long it lasts, and its events."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -22,7 +21,7 @@ from astra_jax.data.layout import (
     source_path,
 )
 from astra_jax.data.sources import DataSpec
-from astra_jax.data.time import Exact, duration
+from astra_jax.data.time import Exact, duration, steps_touched
 from astra_jax.errors import UserError, join_some
 from astra_jax.formats.soccernet_labels import (
     HALF_SECONDS,
@@ -91,7 +90,7 @@ def read_labels(spec: DataSpec, matches: Sequence[str]) -> dict[str, list[dict[s
 
 
 def _inside(events: Events, seconds: Exact) -> Events:
-    return events.select(events.milliseconds < math.ceil(seconds * 1000))
+    return events.select(events.milliseconds < steps_touched(seconds, 1000))
 
 
 def _index_half(spec: DataSpec, match: str, period: int) -> Half | None:
