@@ -73,4 +73,4 @@ def test_last_words_into_a_closed_pipe_are_no_fault(monkeypatch):
         raise BrokenPipeError
 
     monkeypatch.setattr(os, "write", closed)
-    interruption._say("ended by SIGINT")
+    interruption._write("ended by SIGINT")

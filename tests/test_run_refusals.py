@@ -12,6 +12,7 @@ from helpers.runs import LINEAR, contents, refused
 from helpers.tiny import tiny_config, write_data
 
 from astra_jax import runs
+from astra_jax.runs.folder import RunFolder
 
 NOISY = dataclasses.replace(LINEAR, make_model=Noisy)  # which has a model.dim
 
@@ -55,6 +56,10 @@ def test_a_checkpoint_of_another_model_is_named(run, tmp_path):
     with refused("checkpoints/best", "another model", "--workdir"):
         runs.evaluate(workdir, "test", tmp_path / "out", components=NOISY)
     assert not (tmp_path / "out").exists()
+    # One that is to go on: a finished run's state is not read.
+    folder = RunFolder(workdir)
+    progress = folder.latest_checkpoints / str(folder.latest_step()) / "progress" / "metadata"
+    progress.write_text(progress.read_text().replace('"finished": true', '"finished": false'))
     other = tiny_config(run.root)
     other.model.dim = 32
     with refused("checkpoints/latest", "another model", "--workdir"):
@@ -69,6 +74,7 @@ def test_a_checkpoint_of_another_model_is_named(run, tmp_path):
         ({"optimizer.warmup_epochs": 3}, ("optimizer.warmup_epochs", "training.epochs")),
         ({"optimizer.schedule": "daily"}, ("optimizer.schedule", "daily")),
         ({"inference.stride_seconds": 21.0}, ("inference.stride_seconds", "clip.seconds")),
+        ({"clip.seconds": 20.2, "inference.stride_seconds": 20.2}, ("must be at most 20,",)),
         ({"inference.suppression.windows_seconds": (5.0, 6.0)}, ("2 windows", "17 classes")),
         ({"inference.suppression.decay": "cubic"}, ("inference.suppression.decay",)),
         ({"data.splits.train": ""}, ("data.splits.train",)),

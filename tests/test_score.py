@@ -181,6 +181,20 @@ def test_periods_that_do_not_count_are_left_out_with_one_line(
     ]
 
 
+def test_labels_of_other_classes_are_left_out_with_one_line(
+    folders: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = folders / "labels" / FIRST / "Labels-v2.json"
+    others = [LABELS[0] | {"label": name} for name in ("Save", "Shot")]
+    labels.write_text(json.dumps({"annotations": [*LABELS, *others]}))
+    assert score(folders) == 0
+    assert score(folders, "--classes", "Goal,Save,Shot") == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 4 label(s) are of other classes (the first is 'Save') and left out; --classes names "
+        "those that count"
+    ]
+
+
 def test_what_lies_beyond_two_hours_is_told(
     folders: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions, matches)
     _check_known(args.labels, labels, classes)
     _check_known(args.predictions, predictions, classes)
-    _tell(labels, predictions, args.periods)
+    _tell(labels, predictions, classes, args.periods)
     metrics = args.metric or ("tight", "loose")
     blocks = average_maps(labels, predictions, metrics, classes, args.frame_rate, args.periods)
     if args.json is not None:
@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
 def _tell(
     labels: Mapping[str, Sequence[Mapping[str, Any]]],
     predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    classes: Sequence[str],
     periods: Sequence[int],
 ) -> None:
     """Log what the metric leaves out or moves without a word."""
@@ -140,6 +141,15 @@ def _tell(
     halves = [parse_annotation(entry).half for of in labels.values() for entry in of]
     if line := describe_others(halves, periods, "--periods"):
         _log.warning("%s", line)
+    names = [entry["label"] for of in labels.values() for entry in of]
+    if unknown := [name for name in names if name not in classes]:
+        _log.warning(
+            "%d of %d label(s) are of other classes (the first is %s) and left out; --classes "
+            "names those that count",
+            len(unknown),
+            len(names),
+            one_line(repr(unknown[0])),
+        )
 
 
 def _check_known(

@@ -203,7 +203,11 @@ def _check_splits(splits: Any) -> None:
         raise _wrong("data.splits", splits, "a mapping of names to lists of matches")
     for name, value in splits.items():
         if not isinstance(value, str | None):
-            raise _wrong(f"data.splits.{name}", value, "a shipped list's name or a text file")
+            raise _wrong(
+                f"data.splits.{name}",
+                value,
+                "the name of a shipped list, a text file or a JSON list",
+            )
 
 
 def _check_times(config: ConfigDict) -> None:

@@ -96,7 +96,7 @@ def _data() -> ConfigDict:
             # The halves that count, by their numbers: (1,) for one recording a match, (1, 2, 3, 4)
             # with extra time. Labels of others are left out; a match may lack files of some.
             "periods": (1, 2),
-            # Shipped lists (train, valid, test, challenge) or paths of text files.
+            # Shipped lists (train, valid, test, challenge) or paths of lists, text or JSON.
             "splits": {
                 "train": "train",
                 "valid": "valid",

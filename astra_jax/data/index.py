@@ -48,7 +48,7 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
     an error. So is a file more than 5 s longer than the rest: audio beside the sources, or a source
     where two or more other files of the half agree on a shorter length (of two sources alone,
     nothing tells whether one is long or the other one short: it counts as short).
-    Events past the end of their half are left out, with a line in the log.
+    Events past the end of their half are in none (a score counts them), with a line in the log.
     With labelled=False no label file is opened and halves have no events.
     Errors: UserError naming the root, match, file or config key and the mend.
     """
@@ -71,7 +71,11 @@ def index_halves(spec: DataSpec, matches: Sequence[str], labelled: bool = True) 
         left_out |= {_name(match, p): len(events[p]) for p, half in found.items() if half is None}
         inside = [replace(half, events=_inside(events[half.half], half.seconds)) for half in whole]
         if late := sum(len(events[half.half]) - len(half.events) for half in inside):
-            _log.warning("%s: %d event(s) past the end of their half left out", match, late)
+            _log.warning(
+                "%s: %d event(s) past the end of their half: not trained on, but scored",
+                match,
+                late,
+            )
         halves += inside
     if line := describe_others(others, spec.periods, "data.periods"):
         _log.warning("%s", line)

@@ -94,7 +94,7 @@ def _split_text(name: str, root: Path | str | None, given_by: str) -> str:
         below = "" if root is None else ", here or below data.root"
         raise UserError(
             f"{name}: neither a shipped split ({', '.join(SPLITS)}) nor a "
-            f"readable text file with one league/season/match a line{below}; mend {given_by}"
+            f"readable list of matches (text file or JSON){below}; mend {given_by}"
         ) from error
 
 
@@ -137,8 +137,9 @@ def _json_entries(text: str, name_or_path: str) -> Iterable[tuple[str, str]]:
     if paths is None:
         raise UserError(
             f"{name_or_path}: is JSON, but no list of matches; write "
-            '["league/season/match", ...], {"league": {"season": ["match", ...]}} as the SoccerNet '
-            "package, or text with one league/season/match a line"
+            '["league/season/match", ...], one list of objects with a "path", {"league": '
+            '{"season": ["match", ...]}} as the SoccerNet package, or text with one '
+            "league/season/match a line; several lists want a file each"
         )
     return ((f"entry {number}", path.strip()) for number, path in enumerate(paths, start=1))
 

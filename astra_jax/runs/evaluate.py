@@ -51,7 +51,7 @@ def evaluate(
 
     Args:
         workdir: of a training run, or of several.
-        split: a name in `config.data.splits`, or a text file of matches; the same matches for all.
+        split: a name in `config.data.splits`, or a file that lists matches; the same for all.
         out: gets `results/`, `results.zip`, `metrics.json` and `provenance.json`.
         overrides: `--config.KEY=VALUE`, where the data lie elsewhere now; for every run that has
             the key.

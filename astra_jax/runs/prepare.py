@@ -83,7 +83,7 @@ def write_simulation(settings: Settings) -> None:
 
 
 def matches_of(settings: Settings, split: str) -> tuple[str, ...]:
-    """The matches of a split of the config, or of a text file of them; raises UserError."""
+    """The matches of a split of the config, or of a file that lists them; raises UserError."""
     return split_matches(settings.splits, split, settings.data.labels_root)
 
 

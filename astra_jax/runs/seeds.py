@@ -212,7 +212,7 @@ def _check_named(settings: Settings, split: str) -> None:
         there = ", ".join(name for name, matches in splits.items() if matches)
         raise UserError(
             f"--split {split}: the config has no such split (data.splits has {there}): choose "
-            "another, or a text file of matches"
+            "another, or a text file or JSON list of matches"
         )
     matches_of(settings, split)
 

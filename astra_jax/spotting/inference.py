@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from astra_jax.data.halves import Half
 from astra_jax.data.targets import ClipConfig
-from astra_jax.data.time import clip_starts, gapless
+from astra_jax.data.time import clip_starts, duration, gapless, steps_of
 from astra_jax.devices import batch_sharding, replicated
 from astra_jax.errors import UserError
 from astra_jax.model import Predictions, SpottingModel
@@ -49,9 +49,11 @@ class InferenceConfig:
         """
         stride, overlap = inference["stride_seconds"], inference["overlap"]
         if not gapless(stride, clip.seconds, clip.positions_per_second):
+            rate = clip.positions_per_second
+            lasts = float(duration(steps_of(clip.seconds, rate), rate))
             raise UserError(
-                f"config.inference.stride_seconds: {stride}, it must be at most "
-                f"clip.seconds ({clip.seconds}), or positions are left out"
+                f"config.inference.stride_seconds: {stride}, it must be at most {lasts:g}, what "
+                "the positions of a clip (clip.seconds) last, or some are left out"
             )
         if overlap not in ("max", "mean"):
             raise UserError(f"config.inference.overlap: {overlap!r}, it must be 'max' or 'mean'")
