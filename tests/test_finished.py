@@ -102,6 +102,13 @@ def test_without_its_config_a_finished_run_is_looked_at_as_a_whole(run, first, t
     assert [path.name for path in (run / "checkpoints" / "best").iterdir()] != []
 
 
+def test_a_process_that_sees_the_end_late_ends_with_the_first_one(run, config, monkeypatch):
+    summary = json.loads((run / "summary.json").read_text())
+    shutil.rmtree(run / "checkpoints" / "latest")
+    monkeypatch.setattr("astra_jax.runs.finished.ask_first_process", lambda answer: True)
+    assert runs.train(config, run, components=NOTHING) == summary
+
+
 def test_progress_that_cannot_be_read_just_now_ends_in_one_line(run, config, monkeypatch):
     monkeypatch.setattr("astra_jax.training.checkpoint_faults.WAITS_SECONDS", ())
     before, read = contents(run), Path.read_text

@@ -96,6 +96,7 @@ def test_the_packages_own_lists_are_read():
     ("text", "word"),
     [
         ('["l/s/A",', "broken JSON"),
+        ('{"l": {"s": ["A"]}, "l": {"s": ["B"]}}', "'l' stands twice in an object"),
         ("[" * 100_000, "broken JSON"),
         ("[]", "lists no match"),
         ('{"train": []}', "lists no match"),

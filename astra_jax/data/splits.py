@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, shown
 from astra_jax.files import NAME_RULES, can_be_a_name
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test", "challenge")
@@ -130,7 +130,7 @@ def _parse_list(text: str, name_or_path: str) -> list[str]:
 def _json_entries(text: str, name_or_path: str) -> Iterable[tuple[str, str]]:
     """Where each match of a JSON list stands, and its path. Errors: UserError."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name_or_path}: broken JSON ({error}); mend it") from error
     paths = _nested_paths(content) or _listed_paths(content)
@@ -142,6 +142,16 @@ def _json_entries(text: str, name_or_path: str) -> Iterable[tuple[str, str]]:
             "league/season/match a line; several lists want a file each"
         )
     return ((f"entry {number}", path.strip()) for number, path in enumerate(paths, start=1))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys, each once: of a league that stands there twice one half would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{shown(twice)} stands twice in an object")
+    return content
 
 
 def _nested_paths(content: Any) -> list[str] | None:

@@ -35,9 +35,11 @@ def find_finished(
     """
     found = read_progress(folder.latest_checkpoints)
     finished = found is not None and found[1].finished and folder.config_path.exists()
-    # Another process may see the files of the first one late.
-    if not ask_first_process(finished) or found is None:
+    if not ask_first_process(finished):
         return None
+    if found is None or not found[1].finished:
+        # Another process may see the files of the first one late: it ends with that one.
+        return folder.summary() or {}
     _log.info("%s: this run is finished; evaluate it, or choose another --workdir", folder)
     if is_first_process() and differences(settings.config, folder.config()):
         write_atomically(folder.config_path, to_json(settings.config))
