@@ -14,15 +14,22 @@ from astra_jax.errors import one_line
 
 _UNFINISHED = ".unfinished"
 _LONGEST_NAME = 255
+_DEVICES = Path("/dev")
 
 NAME_RULES = f"at most {_LONGEST_NAME} bytes of UTF-8 between two slashes, and no line break"
 """What `can_be_a_name` asks of a name, in words."""
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes `data` to `path` by way of a temporary file beside it; makes its folder."""
+    """Writes `data` to `path` by way of a temporary file beside it; makes its folder.
+
+    A device or a pipe (`/dev/null`, `/dev/stdout`) is written into: nothing takes its place.
+    """
     content = data.encode() if isinstance(data, str) else data
     with name_in_errors(path):
+        if _is_special(path):
+            path.write_bytes(content)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
@@ -38,6 +45,14 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is neither a file to be replaced nor a folder, or a name of the system's."""
+    if not path.exists():
+        return False
+    # /dev/stdout is a link, to a file where the output goes to one.
+    return path.absolute().parent == _DEVICES or not (path.is_file() or path.is_dir())
 
 
 @contextlib.contextmanager

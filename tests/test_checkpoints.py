@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from helpers.kills import arrays_of
 from jax.sharding import SingleDeviceSharding
@@ -264,6 +265,46 @@ def test_a_damaged_best_checkpoint_is_named(written, tmp_path):
     ):
         checkpoints.restore_best(abstract(state_of(0)))
     assert "\n" not in str(error.value)
+
+
+def test_what_is_said_of_damage_names_the_fault(written, tmp_path):
+    shutil.copytree(written, tmp_path / "run")
+    damage(tmp_path / "run/checkpoints/best/2/params/manifest.ocdbt", "half")
+    with (
+        contextlib.closing(checkpoints_of(tmp_path / "run", read_only=True)) as checkpoints,
+        pytest.raises(UserError, match=r"best/2: the checkpoint is damaged \(DATA_LOSS: "),
+    ):
+        checkpoints.restore_best(abstract(state_of(0)))
+
+
+def test_what_is_said_of_damage_is_the_fault_and_not_how_orbax_opened_the_file():
+    def read():
+        try:
+            raise ValueError("NOT_FOUND: Error reading local file")
+        except ValueError as error:
+            raise Exception("at (0,). See full TensorStore details: <TensorStore({...") from error
+
+    with pytest.raises(UserError, match=r"^x: .* \(NOT_FOUND: Error reading local file\): restore"):
+        checkpoint_faults.read_patiently("x", read)
+
+
+def test_what_passes_is_no_damage_where_the_list_of_arrays_is_read(written, tmp_path, monkeypatch):
+    """Orbax's checkpointers take every ValueError, as TensorStore's are, for a list that is not
+    there: a file server away for a moment would have cost the newest checkpoint.
+    """
+    shutil.copytree(written, tmp_path / "run")
+    read, fails = ocp.StandardCheckpointHandler.metadata, iter([True])
+
+    def metadata(self, directory):
+        if next(fails, False):
+            raise ValueError(f"UNKNOWN: Error reading local file: {os.strerror(errno.EIO)}")
+        return read(self, directory)
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "metadata", metadata)
+    monkeypatch.setattr(checkpoint_faults, "WAITS_SECONDS", (0.01,))
+    with contextlib.closing(checkpoints_of(tmp_path / "run")) as checkpoints:
+        _, progress = checkpoints.restore_latest(abstract(state_of(0)))
+        assert progress.epochs == 2 and checkpoints.latest_step() == 2
 
 
 def test_what_a_killed_run_left_unfinished_is_taken_away_at_once(written, tmp_path):

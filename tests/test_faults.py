@@ -4,9 +4,11 @@ import contextlib
 import json
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ import pytest
 from helpers.faults import COMPONENTS, at_batch, at_step, command, latest, tell, undisturbed
 from helpers.kills import end_faults
 from helpers.tiny import TRAIN, tiny_config, write_data
+from orbax.checkpoint._src.serialization import serialization
 
 from astra_jax import runs
 from astra_jax.cli.main import main
+from astra_jax.cli.process import messages
 from astra_jax.errors import UserError
 
 STEPS = 9  # of a tiny run, three an epoch
@@ -165,3 +169,18 @@ def test_a_file_that_changes_in_the_middle_of_a_run_is_one_line(tmp_path, capsys
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith(f"error: {file}: the file changed since it was indexed")
     assert not any("Traceback" in line for line in said)
+
+
+# On the terminal, where several files of a checkpoint are damaged
+
+
+def test_threads_that_read_a_damaged_checkpoint_say_nothing(monkeypatch):
+    """The first error is raised; the reads beside it ended with a traceback each."""
+    reading = SimpleNamespace(cr_code=serialization.async_deserialize.__code__)
+    others = SimpleNamespace(object=len, exc_value=Exception("of something else"))
+    shown: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with messages():
+        sys.unraisablehook(SimpleNamespace(object=reading, exc_value=Exception("a read failed")))
+        sys.unraisablehook(others)
+    assert shown == [others]

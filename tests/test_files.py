@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from astra_jax import files
 from astra_jax.files import append_line, remove_unfinished, write_atomically
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
@@ -74,3 +75,25 @@ def test_last_words_into_a_closed_pipe_are_no_fault(monkeypatch):
 
     monkeypatch.setattr(os, "write", closed)
     interruption._write("ended by SIGINT")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path):
+    """`--json /dev/null`, given by root as in a container, put a file in the device's place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write_atomically(pipe, "scores")
+        assert os.read(reader, 100) == b"scores" and pipe.is_fifo()
+    finally:
+        os.close(reader)
+
+
+def test_a_device_that_is_a_link_stays_one(tmp_path, monkeypatch):
+    """As /dev/stdout, where the output goes to a file."""
+    monkeypatch.setattr(files, "_DEVICES", tmp_path)
+    (tmp_path / "out.txt").touch()
+    (tmp_path / "stdout").symlink_to("out.txt")
+    files.write_atomically(tmp_path / "stdout", "scores")
+    assert (tmp_path / "stdout").is_symlink() and (tmp_path / "out.txt").read_text() == "scores"

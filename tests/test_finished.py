@@ -102,6 +102,12 @@ def test_without_its_config_a_finished_run_is_looked_at_as_a_whole(run, first, t
     assert [path.name for path in (run / "checkpoints" / "best").iterdir()] != []
 
 
+def test_devices_that_a_finished_run_could_not_be_split_over_are_no_fault(run, config, monkeypatch):
+    summary = json.loads((run / "summary.json").read_text())
+    monkeypatch.setattr("jax.device_count", lambda: 3)
+    assert runs.train(config, run, components=NOTHING) == summary
+
+
 def test_a_process_that_sees_the_end_late_ends_with_the_first_one(run, config, monkeypatch):
     summary = json.loads((run / "summary.json").read_text())
     shutil.rmtree(run / "checkpoints" / "latest")

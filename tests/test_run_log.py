@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import signal
 import warnings
@@ -139,6 +140,15 @@ def test_a_run_whose_data_are_gone_says_so_in_its_log(root, tmp_path):
 
 def stop() -> None:
     raise UserError("stopped")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_log_that_is_a_pipe_without_a_reader_is_not_waited_for(tmp_path, caplog):
+    os.mkfifo(tmp_path / "log.txt")
+    with keep_log(folder_with(tmp_path)) as log:
+        log.open()
+        log.say("lost")
+    assert "log.txt: cannot be written" in caplog.text
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(root, tmp_path, caplog):

@@ -98,3 +98,10 @@ def test_a_file_is_no_folder_for_a_run(root, tmp_path):
     (tmp_path / "run").write_text("")
     with refused(str(tmp_path / "run"), "--workdir"):
         runs.train(tiny_config(root), tmp_path / "run")
+
+
+def test_an_evaluation_into_a_file_is_refused_before_it_predicts(tmp_path):
+    """Not after the hours that a split takes, by what the disk says then."""
+    (tmp_path / "out").touch()
+    with refused(f"{tmp_path}/out: is a file", "--out"):
+        runs.evaluate(tmp_path / "no run yet", "test", tmp_path / "out")

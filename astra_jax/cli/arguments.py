@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, shown
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +74,7 @@ def whole_number(first: int, last: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and first <= int(text[:9]) <= last):
             raise argparse.ArgumentTypeError(
-                f"{text!r}, it must be a whole number from {first} to {last}"
+                f"{shown(text)}, it must be a whole number from {first} to {last}"
             )
         return int(text)
 
@@ -86,7 +86,7 @@ def period_numbers(text: str) -> tuple[int, ...]:
     numbers = tuple(number.strip() for number in text.split(","))
     if not set(numbers) <= set("123456789") or len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(
-            f"{text!r}, it must name periods from 1 to 9, each once: 1,2"
+            f"{shown(text)}, it must name periods from 1 to 9, each once: 1,2"
         )
     return tuple(int(number) for number in numbers)
 

@@ -87,7 +87,7 @@ def messages() -> Iterator[None]:
     try:
         accelerators.warn_of_unused()
         ours.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-        with _without_closed_loops():
+        with _without_threads_errors():
             yield
     finally:
         ours.removeHandler(handler)
@@ -95,12 +95,18 @@ def messages() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_closed_loops() -> Iterator[None]:
-    """Leaves out what TensorStore's threads say when a failed write has ended their event loop."""
+def _without_threads_errors() -> Iterator[None]:
+    """Leaves out what the threads that read and write checkpoints say when one of them has failed.
+
+    The error itself is raised; the others' reads or writes end with no one to tell, each by a
+    traceback: that their event loop is closed, or that a second file can't be read either.
+    """
     before = sys.unraisablehook
 
     def show(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        code = getattr(unraisable.object, "cr_code", None)  # a coroutine's
+        of_orbax = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
     sys.unraisablehook = show

@@ -73,6 +73,8 @@ def evaluate(
         raise UserError(
             f"{folder}: is the folder of a run: choose one in it for --out, as {folder}/test"
         )
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UserError(f"{folder}: is a file: choose a folder for --out")
     members = open_members(workdirs, overrides, components)
     matches = matches_of_all(members, split)
     halves = index_members(members, matches)

@@ -44,9 +44,9 @@ class RunLog(logging.Handler):
             return
         early, self._early = self._early, None
         try:
-            self._file = os.open(
-                self._folder.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
+            # Not to wait for whoever reads a pipe of this name.
+            how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(self._folder.log_path, how, 0o644)
         except OSError as error:
             _log.warning(
                 "%s: cannot be written (%s): the run goes on without",

@@ -24,7 +24,7 @@ from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
 from astra_jax.runs.folder import RunFolder
 from astra_jax.spotting.inference import InferenceConfig
-from astra_jax.training.checkpoint_files import has_latest
+from astra_jax.training.checkpoint_files import has_latest, read_progress
 from astra_jax.training.loop import TrainingConfig
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.optimizer import OptimizerConfig
@@ -127,8 +127,10 @@ def settings_for_training(config: ConfigDict, folder: RunFolder) -> Settings:
     folder.check_is_no_file()
     init_from = _recorded_init_from(config, folder)
     settings = Settings.from_config(resolve(config, folder, init_from=init_from))
-    settings.training.check_devices(jax.device_count())
-    settings.trackers.check_installed()
+    found = read_progress(folder.latest_checkpoints)
+    if found is None or not found[1].finished:  # a finished run computes nothing
+        settings.training.check_devices(jax.device_count())
+        settings.trackers.check_installed()
     _check_folder(settings.config, folder)
     return settings
 

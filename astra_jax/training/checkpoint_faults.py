@@ -113,8 +113,12 @@ def read_patiently(folder: Any, read: Callable[[], _T]) -> _T:
 
 def _damage_error(folder: Any, error: Exception) -> DamagedCheckpoint:
     """For a checkpoint, in `folder`, that can't be read."""
+    said = str(error)
+    if "TensorStore details" in said:  # dozens of lines of how it was opened, no word of the fault
+        *_, first = _causes(error)
+        said = str(first)
     return DamagedCheckpoint(
-        f"{folder}: the checkpoint is damaged ({one_line(error)}): restore it from a copy, or "
+        f"{folder}: the checkpoint is damaged ({one_line(said)}): restore it from a copy, or "
         "train anew in another --workdir"
     )
 

@@ -244,8 +244,10 @@ class Checkpoints:
 
 def _metadata(folder: Path) -> Any:
     """The tree that was saved in `folder`: shapes and types in the place of arrays."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
+    # Of the handler itself: a checkpointer turns most errors, those that pass too, into None.
+    handler = ocp.StandardCheckpointHandler()
+    with contextlib.closing(handler):
+        return handler.metadata(folder).tree
 
 
 def _manager(directory: Path, keep: int | None, read_only: bool) -> ocp.CheckpointManager:
