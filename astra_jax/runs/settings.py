@@ -127,10 +127,13 @@ def settings_for_training(config: ConfigDict, folder: RunFolder) -> Settings:
     folder.check_is_no_file()
     init_from = _recorded_init_from(config, folder)
     settings = Settings.from_config(resolve(config, folder, init_from=init_from))
-    found = read_progress(folder.latest_checkpoints)
-    if found is None or not found[1].finished:  # a finished run computes nothing
+    try:
         settings.training.check_devices(jax.device_count())
         settings.trackers.check_installed()
+    except UserError:
+        found = read_progress(folder.latest_checkpoints)
+        if found is None or not found[1].finished:  # a finished run computes nothing
+            raise
     _check_folder(settings.config, folder)
     return settings
 
