@@ -82,7 +82,7 @@ def displacement_loss(
     """
     # Masked before the formula as well: the gradient of `where` is 0 times the formula's own, and
     # 0 times infinity is NaN.
-    error = jnp.square(jnp.where(mask, targets, 0.0) - jnp.where(mask, mean, 0.0))
+    error = jnp.square(jnp.where(mask, targets - mean, 0.0))
     if log_variance is not None:
         weight = _UNCERTAINTY_WEIGHT
         log_variance = jnp.where(mask, log_variance, 0.0)
