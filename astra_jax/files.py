@@ -107,6 +107,13 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def can_be_made(folder: Path) -> bool:
+    """Whether files can be written into a folder, or it be made where it isn't there yet."""
+    path = folder.absolute()
+    there = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def can_be_a_name(name: str) -> bool:
     """Whether a file or folder can have this name, and a message name it in one line."""
     try:

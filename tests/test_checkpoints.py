@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import gc
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from helpers.kills import arrays_of
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import CheckpointManager
 
+from astra_jax.cli import process
 from astra_jax.errors import UserError
 from astra_jax.runs.folder import RunFolder
 from astra_jax.training import checkpoint_faults
@@ -480,3 +483,17 @@ def test_progress_is_read_patiently_too(written, monkeypatch, waits):
 
     monkeypatch.setattr(Path, "read_text", read_text)
     assert read_progress(latest) == (2, Progress(epochs=2)) and waits == [1.0]
+
+
+def test_what_a_failed_save_never_came_to_is_not_told():
+    """The error is; Python would add a line for each file that was still to be written."""
+
+    async def write():
+        """Never awaited."""
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with process.messages():
+            write()
+            gc.collect()
+    assert not told

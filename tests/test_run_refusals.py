@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers.runs import LINEAR, contents, refused
 from helpers.tiny import tiny_config, write_data
 
 from astra_jax import runs
+from astra_jax.cli import main
 from astra_jax.runs.folder import RunFolder
 
 NOISY = dataclasses.replace(LINEAR, make_model=Noisy)  # which has a model.dim
@@ -105,3 +107,37 @@ def test_an_evaluation_into_a_file_is_refused_before_it_predicts(tmp_path):
     (tmp_path / "out").touch()
     with refused(f"{tmp_path}/out: is a file", "--out"):
         runs.evaluate(tmp_path / "no run yet", "test", tmp_path / "out")
+
+
+@pytest.mark.parametrize("below_a_file", [True, False])
+def test_an_evaluation_where_nothing_can_be_written_is_refused_before_it_predicts(
+    tmp_path, monkeypatch, below_a_file
+):
+    out = tmp_path / "place" / "out"
+    if below_a_file:
+        out.parent.touch()
+    else:
+        out.parent.mkdir()
+        # Root, as which tests may run, can write into a folder without rights.
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out.parent)
+    with refused(f"{out}: cannot be written", "--out"):
+        runs.evaluate(tmp_path / "no run yet", "test", out)
+
+
+def test_periods_in_another_order_are_the_same_run(run):
+    config = tiny_config(run.root)
+    config.data.periods = (2, 1)
+    before = contents(run.workdir)
+    runs.train(config, run.workdir, components=NOISY)
+    assert contents(run.workdir) == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b", "/labels.json", "../labels.json", "x" * 256])
+def test_what_is_no_name_of_a_label_file_is_refused(root, tmp_path, name, capsys):
+    config = tiny_config(root)
+    config.data.labels_file = name
+    with refused("data.labels_file", "Labels-v2.json"):
+        runs.train(config, tmp_path / "run", components=NOISY)
+    score = ["score", "--labels", str(root), "--predictions", str(root), "--labels-file", name]
+    assert main(score) == 2
+    assert capsys.readouterr().err.startswith("error: --labels-file: ")

@@ -85,6 +85,23 @@ def test_a_failed_write_leaves_the_earlier_results_and_no_scraps(
     assert (tmp_path / "results.zip").read_bytes() == before
 
 
+def test_a_disk_that_is_full_before_the_zip_leaves_the_earlier_results_and_says_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(tmp_path, {MATCH: [GOOD]})
+    before = (tmp_path / "results.zip").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "write_atomically", full)
+    with pytest.raises(UserError, match="No space left.*free some space"):
+        write_results(tmp_path, {OTHER: [GOOD]})
+    assert (tmp_path / "results" / MATCH / "results_spotting.json").exists()
+    assert (tmp_path / "results.zip").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "results.zip"]
+
+
 @pytest.mark.parametrize("match", ["../escape", "/absolute/match", "a/../../b", "a\\b", ""])
 def test_match_names_that_climb_are_refused(tmp_path: Path, match: str) -> None:
     out = tmp_path / "out"

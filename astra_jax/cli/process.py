@@ -5,6 +5,7 @@ import ctypes
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +82,8 @@ def messages() -> Iterator[None]:
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).propagate = False
         logging.getLogger(name).addHandler(_NOWHERE)
+    # What was still to be written when a checkpoint failed: the error itself is raised.
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
     ours.addHandler(handler)
     # A library may have given the root logger a handler of its own.
     ours.propagate = False

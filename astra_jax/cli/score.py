@@ -17,6 +17,7 @@ from astra_jax.evaluation.metrics import METRICS, average_maps
 from astra_jax.evaluation.table import score_table
 from astra_jax.files import write_atomically
 from astra_jax.formats.soccernet_labels import (
+    check_file_name,
     describe_others,
     parse_annotation,
     read_raw_annotations,
@@ -100,12 +101,13 @@ def run(args: argparse.Namespace) -> None:
     Without --split and --matches every labelled match counts; each needs its predictions.
     """
     classes = class_names(args.classes)
+    labels_file = check_file_name(args.labels_file, "--labels-file")
     chosen, given_by = (args.split, "--split") if args.split else (args.matches, "--matches")
     if chosen:
         matches = load_split(chosen, given_by=given_by)
     else:
-        matches = labelled_matches(args.labels, args.labels_file)
-    paths = {match: args.labels / match / args.labels_file for match in matches}
+        matches = labelled_matches(args.labels, labels_file)
+    paths = {match: args.labels / match / labels_file for match in matches}
     labels = {
         match: read_raw_annotations(path, "--labels or --labels-file")
         for match, path in paths.items()

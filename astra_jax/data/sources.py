@@ -12,6 +12,7 @@ from astra_jax.data.annotations import UnknownLabels
 from astra_jax.data.clock import SLOWEST
 from astra_jax.data.time import exact_rate
 from astra_jax.errors import UserError, shown
+from astra_jax.formats.soccernet_labels import check_file_name
 
 # A row in two hours, the longest clip; no signal has more than its samples of sound.
 _LEAST_RATE, _HIGHEST_RATE = Fraction(1, 7200), 100_000
@@ -92,7 +93,7 @@ class DataSpec:
         unknown = data["unknown_labels"]
         if unknown not in ("error", "skip"):
             raise UserError(f"data.unknown_labels: {unknown!r}, it must be 'error' or 'skip'")
-        periods = _periods(data.get("periods", cls.periods))
+        periods = read_periods(data.get("periods", cls.periods))
         if not _all(data["sources"], Mapping):
             raise UserError(
                 f"data.sources: {shown(data['sources'])}, it must be a list of mappings, one a "
@@ -115,12 +116,13 @@ class DataSpec:
             sources=sources,
             audio=audio,
             unknown_labels=unknown,
-            labels_file=data["labels_file"],
+            labels_file=check_file_name(data["labels_file"], "data.labels_file"),
             periods=periods,
         )
 
 
-def _periods(periods: Any) -> tuple[int, ...]:
+def read_periods(periods: Any) -> tuple[int, ...]:
+    """The value of `data.periods`, rising; UserError where it is no list of halves."""
     whole = _all(periods, int) and len(periods) > 0
     if not whole or len(set(periods)) != len(periods) or not set(periods) <= set(range(1, 10)):
         raise UserError(

@@ -7,11 +7,12 @@ import operator
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any, NamedTuple
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, shown
+from astra_jax.files import can_be_a_name
 
 # The half, a dash, minutes and seconds: "1 - 00:29", "2-45:10", "1 - 102:00".
 _GAME_TIME = re.compile(r"([1-9])\s*-\s*([0-9]{1,3}):([0-9]{2})")
@@ -86,6 +87,18 @@ def _read_position(position: Any) -> int:
     except (TypeError, ValueError):
         pass
     raise ValueError(f'its "position" is {reprlib.repr(position)}, not whole milliseconds')
+
+
+def check_file_name(name: str, given_by: str) -> str:
+    """`name`; UserError, naming `given_by`, where no file in a match's folder can be called so."""
+    path = PurePosixPath(name)
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts
+    if not inside or not all(can_be_a_name(part) for part in path.parts):
+        raise UserError(
+            f"{given_by}: {shown(name)}, it must be the name of a file in each match's folder, "
+            "such as Labels-v2.json"
+        )
+    return name
 
 
 def read_raw_annotations(

@@ -5,6 +5,7 @@ match paths at its root: what SoccerNet's evaluation server and package read.
 """
 
 import contextlib
+import errno
 import io
 import json
 import reprlib
@@ -98,14 +99,18 @@ def write_results(out_dir: Path, predictions: Mapping[str, Sequence[Prediction]]
             for name, data in content.items():
                 (built / name).parent.mkdir(parents=True, exist_ok=True)
                 (built / name).write_bytes(data)
+            # Whole before anything is replaced: a full disk leaves both as they were.
+            archive = Path(scratch) / ZIP_NAME
+            write_atomically(archive, _zip(content))
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
             built.rename(folder)
-        write_atomically(out_dir / ZIP_NAME, _zip(content))
+            archive.replace(out_dir / ZIP_NAME)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
             f"{out_dir}: results cannot be written ({error.strerror or error}); choose another "
-            "place or mend its rights"
+            f"place or {'free some space' if full else 'mend its rights'}"
         ) from error
 
 

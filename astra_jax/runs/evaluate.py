@@ -14,7 +14,7 @@ from astra_jax.data.index import read_labels
 from astra_jax.devices import in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.evaluation.metrics import METRICS, Block, average_maps
-from astra_jax.files import write_atomically
+from astra_jax.files import can_be_made, write_atomically
 from astra_jax.formats.soccernet_results import Prediction, write_results
 from astra_jax.runs import provenance
 from astra_jax.runs.components import USUAL, Components
@@ -75,6 +75,10 @@ def evaluate(
         )
     if folder.path.exists() and not folder.path.is_dir():
         raise UserError(f"{folder}: is a file: choose a folder for --out")
+    if is_first_process() and not can_be_made(folder.path):
+        raise UserError(
+            f"{folder}: cannot be written: choose another place for --out or mend its rights"
+        )
     members = open_members(workdirs, overrides, components)
     matches = matches_of_all(members, split)
     halves = index_members(members, matches)

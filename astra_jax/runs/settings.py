@@ -18,7 +18,7 @@ from astra_jax.config.saved import check_left_out, differences, may_differ
 from astra_jax.data.mixup import MixupConfig
 from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.simulation.writer import SimulationSpec
-from astra_jax.data.sources import DataSpec
+from astra_jax.data.sources import DataSpec, read_periods
 from astra_jax.data.targets import ClipConfig, TargetSpec
 from astra_jax.errors import UserError
 from astra_jax.model import ModelConfig
@@ -113,6 +113,8 @@ def resolve(config: ConfigDict, folder: RunFolder, **changes: Any) -> FrozenConf
     with resolved.unlocked(), resolved.ignore_type():
         for key, value in changes.items():
             resolved[key] = value
+        # In whatever order they are given they are the same run's.
+        resolved.data.periods = read_periods(resolved.data.periods)
         if resolved.simulation is not None and resolved.data.root is None:
             resolved.data.root = str(folder.matches.absolute())
     return freeze(resolved)

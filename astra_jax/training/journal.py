@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import optax
 from tqdm import tqdm
 
 from astra_jax.devices import is_first_process
-from astra_jax.files import append_line, write_atomically
+from astra_jax.files import append_line, name_in_errors, write_atomically
 from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.trackers import Trackers
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -38,13 +41,27 @@ class Journal:
         self._tell, self._speaks = tell, is_first_process()
 
     def cut(self, step: int) -> None:
-        """Drops the lines of epochs that the checkpoint of `step` does not hold."""
+        """Drops the lines of epochs that the checkpoint of `step` does not hold, and damaged ones.
+
+        A warning says how many epochs before it have no line.
+        """
         path = self._path
         if self._speaks and path.exists():
+            with name_in_errors(path), open(path, "a"):
+                pass  # what can't be added to would stop the run after an epoch
             text = path.read_text(encoding="utf-8", errors="replace")
-            kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
+            lines = [line for line in text.splitlines() if _step_of(line) <= step]
+            kept = "".join(f"{line}\n" for line in lines)
             if kept != text:
                 write_atomically(path, kept)
+            # The epoch that ends at `step` may be still to be told of.
+            if (lost := (step - 1) // self._steps_per_epoch - len(lines)) > 0:
+                _log.warning(
+                    "%s: lacks the lines of %d epoch(s) before step %d; the run goes on without",
+                    path,
+                    lost,
+                    step,
+                )
 
     @contextlib.contextmanager
     def open(self, step: int) -> Iterator[None]:
