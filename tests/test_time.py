@@ -1,6 +1,7 @@
 """Time has one home: exact against Python's fractions, and no second of a half is left out."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -176,6 +177,17 @@ def test_strides_that_leave_positions_out_are_refused() -> None:
     with pytest.raises(UserError, match=r"stride_seconds: 1.2, .* at most 1\.0, .*left out"):
         InferenceConfig.from_config(inference, clip, 1)
     InferenceConfig.from_config(inference | {"stride_seconds": 1.0}, clip, 1)
+
+
+def test_the_longest_stride_that_a_message_names_is_one_that_is_taken():
+    """599 positions at 30000/1001 a second last 19.98663 s and something, which no float is."""
+    clip, section = ClipConfig(20.0, 29.97), paper().inference.to_dict()
+    section["stride_seconds"] = 20.0
+    with pytest.raises(UserError) as refusal:
+        InferenceConfig.from_config(section, clip, 17)
+    section["stride_seconds"] = float(re.findall(r"at most ([\d.]+),", str(refusal.value))[0])
+    InferenceConfig.from_config(section, clip, 17)
+    assert section["stride_seconds"] > 19.98
 
 
 def test_the_published_windows_and_clips_stay_where_they_were() -> None:

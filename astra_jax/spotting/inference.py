@@ -52,8 +52,8 @@ class InferenceConfig:
         if exact_seconds(stride) > longest:
             raise UserError(
                 f"config.inference.stride_seconds: {stride}, it must be at most "
-                f"{float(longest)}, as long as the positions of a clip last (clip.seconds: "
-                f"{clip.seconds}), or positions are left out"
+                f"{int(longest * 10**6) / 10**6}, as long as the positions of a clip last "
+                f"(clip.seconds: {clip.seconds}), or positions are left out"
             )
         if overlap not in ("max", "mean"):
             raise UserError(f"config.inference.overlap: {overlap!r}, it must be 'max' or 'mean'")
