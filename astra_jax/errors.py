@@ -33,6 +33,13 @@ class Interrupted(BaseException):
         return f"ended by {Signals(self.signal).name}{saved}: the same command again goes on"
 
 
+def reading_error(path: object, error: OSError) -> UserError:
+    """For a file, at `path`, that is there and that the system does not let be read."""
+    return UserError(
+        f"{path}: cannot be read ({error.strerror or error}); mend its rights, or see to its disk"
+    )
+
+
 def join_some(items: Sequence[str], most: int) -> str:
     """The first `most` items in a line, the others counted: "a, b and 3 more"."""
     more = len(items) - most

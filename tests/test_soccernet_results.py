@@ -68,8 +68,13 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(tmp_path: Path) -> No
     assert not (tmp_path / "results.zip").exists()
 
 
-def test_a_failed_write_leaves_the_earlier_results_and_no_scraps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("where", "writing"),
+    [(Path, "write_bytes"), (results, "write_atomically")],
+    ids=["before the folder", "before the zip"],
+)
+def test_a_disk_that_is_full_leaves_the_earlier_results_no_scraps_and_says_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, writing: str
 ) -> None:
     write_results(tmp_path, {MATCH: [GOOD]})
     before = (tmp_path / "results.zip").read_bytes()
@@ -77,29 +82,12 @@ def test_a_failed_write_leaves_the_earlier_results_and_no_scraps(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match="No space left"):
-        write_results(tmp_path, {OTHER: [GOOD]})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "results.zip"]
-    assert (tmp_path / "results" / MATCH / "results_spotting.json").exists()
-    assert (tmp_path / "results.zip").read_bytes() == before
-
-
-def test_a_disk_that_is_full_before_the_zip_leaves_the_earlier_results_and_says_how_to_mend_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_results(tmp_path, {MATCH: [GOOD]})
-    before = (tmp_path / "results.zip").read_bytes()
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results, "write_atomically", full)
+    monkeypatch.setattr(where, writing, full)
     with pytest.raises(UserError, match="No space left.*free some space"):
         write_results(tmp_path, {OTHER: [GOOD]})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "results.zip"]
     assert (tmp_path / "results" / MATCH / "results_spotting.json").exists()
     assert (tmp_path / "results.zip").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "results.zip"]
 
 
 @pytest.mark.parametrize("match", ["../escape", "/absolute/match", "a/../../b", "a\\b", ""])

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float, Float32
 
-from astra_jax.errors import UserError
+from astra_jax.errors import UserError, reading_error
 
 FLOAT_BYTES = (2, 4, 8)
 # What numpy's header parser lets out where the header is garbage.
@@ -100,7 +100,7 @@ def open_array(path: Path) -> ArrayFile:
             offset = file.tell()
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise reading_error(path, error) from error
     except HEADER_ERRORS as error:
         raise UserError(
             f"{path}: not a readable .npy file; write it again with numpy.save"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any, NamedTuple
 
-from astra_jax.errors import UserError, shown
+from astra_jax.errors import UserError, reading_error, shown
 from astra_jax.files import can_be_a_name
 
 # The half, a dash, minutes and seconds: "1 - 00:29", "2-45:10", "1 - 102:00".
@@ -120,7 +120,7 @@ def read_raw_annotations(
             f"list, or mend {given_by}"
         ) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise reading_error(path, error) from error
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); "

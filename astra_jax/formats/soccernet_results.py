@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from astra_jax.errors import UserError, one_line
+from astra_jax.errors import UserError, one_line, reading_error
 from astra_jax.files import NAME_RULES, can_be_a_name, write_atomically
 
 FILE_NAME = "results_spotting.json"
@@ -194,7 +194,7 @@ def _read_folder(folder: Path, match: str) -> list[Prediction]:
         )
         raise UserError(f"{file}: no such results file; {mend}") from error
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise reading_error(file, error) from error
     except ValueError as error:
         raise UserError(f"match {match!r} is no folder's name; mend the list of matches") from error
     return _decode(str(file), data)
