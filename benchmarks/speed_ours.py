@@ -52,7 +52,7 @@ def model_step(
     if mode == "forward":
         return _forward(model, clips)
     optimizer = make_optimizer(settings.optimizer, STEPS_PER_EPOCH)
-    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, seed, mesh)
+    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, mesh)
     state = init_state(model, optimizer, seed, mesh)
     compiled = step.lower(state, clips).compile()
     told = {"parameters": count_parameters(state.params), "flops": _flops(compiled)}

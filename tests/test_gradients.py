@@ -59,7 +59,7 @@ def compiled_step():
         np.zeros(3, np.int32),
     )
     arguments = jax.device_put(state, everywhere), batch(mesh)
-    step = make_train_step(MODEL, LOSS, optimizer, 10, 0, mesh, accumulation_steps=4)
+    step = make_train_step(MODEL, LOSS, optimizer, 10, mesh, accumulation_steps=4)
     return step.lower(*arguments).compile(), arguments
 
 

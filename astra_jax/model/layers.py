@@ -1,4 +1,4 @@
-"""Linear layers and attention with the published initial values; codes of time."""
+"""Linear layers with the published initial values; codes of time."""
 
 import math
 from typing import Any
@@ -63,27 +63,6 @@ def output_layer(features: int, name: str) -> Linear:
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     """LayerNorm as published."""
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
-
-
-def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn.Module:
-    """Multi-head attention as PyTorch starts it.
-
-    The in-projection is Xavier-uniform over the joint (3 dim, dim) matrix, so its bound is
-    sqrt(6 / (4 dim)); its biases and the out-projection's are zero; the out-projection's
-    weights are uniform in +-1/sqrt(dim). Dropout falls on the attention weights, drawn anew
-    for each clip and head. The softmax is computed in float32.
-    """
-    return nn.MultiHeadDotProductAttention(
-        num_heads=heads,
-        qkv_features=dim,
-        dropout_rate=dropout,
-        broadcast_dropout=False,
-        force_fp32_for_softmax=True,
-        dtype=dtype,
-        kernel_init=symmetric_uniform(math.sqrt(6 / (4 * dim))),
-        out_kernel_init=symmetric_uniform(1 / math.sqrt(dim)),
-        name=name,
-    )
 
 
 def sinusoids(times: Float[np.ndarray, " step"], dim: int) -> Float[np.ndarray, "step dim"]:

@@ -65,7 +65,6 @@ def build(settings: Settings, steps_per_epoch: int, components: Components) -> C
         settings.loss,
         optimizer,
         steps_per_epoch,
-        settings.seed,
         mesh,
         average_decay=settings.training.average_decay,
         accumulation_steps=settings.training.accumulation_steps,

@@ -9,23 +9,27 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from astra_jax.devices import put_replicated, replicated
 from astra_jax.model import SpottingModel
 from astra_jax.training.freezing import partition
+from astra_jax.training.packing import pack
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training carries from step to step.
 
+    `key`: the data of the random key that every step draws from.
+    `optimizer`: of the trained parameters, packed (`packing.pack`).
     `loss_sums`: total, classification and displacement loss summed over the epoch so far.
     `skipped`: steps that changed nothing: in the epoch so far, in a row until now, in all.
     `average`: the moving average of the parameters, None where the run keeps none.
     """
 
     step: Int[Array, ""]
+    key: UInt32[Array, "2"]
     params: Any
     optimizer: Any
     loss_sums: Float[Array, "3"]
@@ -40,9 +44,12 @@ class TrainState:
 
 @flax.struct.dataclass
 class StepValues:
-    """What a step tells: total, classification and displacement loss; `TrainState.skipped`."""
+    """What a step tells: total, classification and displacement loss; the norm of the gradients of
+    all parameters, before any clipping; `TrainState.skipped`.
+    """
 
     losses: Float[Array, "3"]
+    gradient_norm: Float[Array, ""]
     skipped: Int[Array, "3"]
 
 
@@ -115,8 +122,9 @@ def _initializer(
         params = model.initial_params(key)
         return TrainState(
             jnp.zeros([], jnp.int32),
+            jax.random.key_data(key),
             params,
-            optimizer.init(partition(params, freeze)[0]),
+            optimizer.init(pack(partition(params, freeze)[0])),
             jnp.zeros(3, jnp.float32),
             jnp.zeros(3, jnp.int32),
             # A copy of its own: the state is donated.
