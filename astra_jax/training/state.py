@@ -40,10 +40,14 @@ class TrainState:
 
 @flax.struct.dataclass
 class StepValues:
-    """What a step tells: total, classification and displacement loss; `TrainState.skipped`."""
+    """What a step tells: total, classification and displacement loss; `TrainState.skipped`.
+
+    `gradient_norm`: of all gradients together, before any clipping.
+    """
 
     losses: Float[Array, "3"]
     skipped: Int[Array, "3"]
+    gradient_norm: Float[Array, ""]
 
 
 @dataclasses.dataclass
