@@ -1,5 +1,6 @@
 """The lines that a run writes of its epochs and of some steps."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -86,7 +87,11 @@ def journal_of(path: Path, trackers: Remembering, said: list[str], every_steps: 
 
 
 def values_of(loss: float = 2.0, skipped: tuple[int, int, int] = (0, 0, 0)) -> StepValues:
-    return StepValues(np.array([loss, 1.5, 0.5]), np.array(skipped), np.array(3 * loss))
+    return StepValues(
+        losses=np.array([loss, 1.5, 0.5]),
+        gradient_norm=np.array(3 * loss),
+        skipped=np.array(skipped),
+    )
 
 
 def test_every_so_many_steps_one_has_a_line(tmp_path):
@@ -141,7 +146,9 @@ def end_epochs(journal: Journal, *paces: Pace) -> None:
     """Epochs of three steps that end at these readings of the stopwatch."""
     with journal.open(0):
         for epoch, pace in enumerate(paces, start=1):
-            state = TrainState(3 * epoch, {}, (), np.array([6.0, 4.5, 1.5]), np.zeros(3, int))
+            told = {"loss_sums": np.array([6.0, 4.5, 1.5]), "skipped": np.zeros(3, int)}
+            untold = {field.name: None for field in dataclasses.fields(TrainState)}
+            state = TrainState(**untold | told)
             journal.epoch(epoch, state, {}, Progress(epochs=epoch, seconds=2.0), pace)
 
 

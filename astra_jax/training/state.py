@@ -46,8 +46,8 @@ class StepValues:
     """
 
     losses: Float[Array, "3"]
-    skipped: Int[Array, "3"]
     gradient_norm: Float[Array, ""]
+    skipped: Int[Array, "3"]
 
 
 @dataclasses.dataclass

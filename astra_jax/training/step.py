@@ -80,7 +80,7 @@ def make_train_step(
         skipped = jnp.where(epoch_starts, state.skipped.at[0].set(0), state.skipped)
         skipped = jnp.where(taken, skipped.at[1].set(0), skipped + 1)
         state = TrainState(state.step + 1, params, optimizer_state, sums, skipped, average)
-        return state, StepValues(values, skipped, norms[0])
+        return state, StepValues(values, norms[0], skipped)
 
     everywhere = replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
