@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers.runs import LINEAR, lines, with_scores
+from helpers.runs import lines, with_scores
 from helpers.tiny import tiny_config, write_data
 
 from astra_jax import runs
@@ -30,6 +30,11 @@ def train(root: Path, workdir: Path, components: Components) -> list[dict[str, A
     return lines(workdir / "metrics.jsonl")
 
 
+def with_trainer(trainer: type[Trainer]) -> Components:
+    """Components of a run that this kind of trainer takes."""
+    return dataclasses.replace(with_scores([0.1] * 3), make_trainer=trainer)
+
+
 class Guarded(Trainer):
     """Refuses every transfer but those that are asked for by name."""
 
@@ -39,8 +44,7 @@ class Guarded(Trainer):
 
 
 def test_the_loop_moves_nothing_that_it_was_not_asked_to(root, tmp_path):
-    components = dataclasses.replace(with_scores([0.1] * 3), make_trainer=Guarded)
-    assert len(train(root, tmp_path, components)) == 9 + 3
+    assert len(train(root, tmp_path, with_trainer(Guarded))) == 9 + 3
 
 
 def test_a_transfer_that_nobody_asked_for_is_refused(root, tmp_path):
@@ -50,12 +54,12 @@ def test_a_transfer_that_nobody_asked_for_is_refused(root, tmp_path):
         del sharding
         return batch  # NumPy's arrays: the step would take them to the devices by itself
 
-    components = dataclasses.replace(with_scores([]), make_trainer=Guarded, put_batch=put)
+    components = dataclasses.replace(with_trainer(Guarded), put_batch=put)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train(root, tmp_path, components)
 
 
-class Late:
+class LateArray:
     """An array of step `step` that may be fetched once `taken` steps were dispatched."""
 
     def __init__(self, array: Any, step: int, steps: "Steps") -> None:
@@ -78,7 +82,7 @@ class Late:
 
     __int__ = __bool__ = __float__  # type: ignore[assignment]
 
-    def block_until_ready(self) -> "Late":
+    def block_until_ready(self) -> "LateArray":
         """By whom the end of a step is looked out for beside the loop."""
         return self
 
@@ -92,29 +96,26 @@ class Steps:
     def __call__(self, state: Any, batch: Any) -> tuple[Any, StepValues]:
         state, values = self._step(state, batch)
         self.dispatched += 1
-        return state, jax.tree.map(lambda array: Late(array, self.dispatched, self), values)
+        return state, jax.tree.map(lambda array: LateArray(array, self.dispatched, self), values)
 
     def lower(self, state: Any, batch: Any) -> Any:
         return self._step.lower(state, batch)
 
 
-def late(trainer: type[Trainer]) -> Components:
-    """Components whose steps' values come late."""
-    components = with_scores([0.1] * 3)
+class Late(Guarded):
+    """Its steps' values come late."""
 
-    def make(*args: Any, **kwargs: Any) -> Steps:
-        return Steps(LINEAR.make_train_step(*args, **kwargs))
-
-    return dataclasses.replace(components, make_train_step=make, make_trainer=trainer)
+    def __init__(self, step: Any, **parts: Any) -> None:
+        super().__init__(step=Steps(step), **parts)
 
 
 def test_no_value_of_a_step_is_fetched_before_the_next_one_is_dispatched(root, tmp_path):
-    found = train(root, tmp_path, late(Guarded))
+    found = train(root, tmp_path, with_trainer(Late))
     assert [line["step"] for line in found if "epoch" not in line] == [*range(1, 10)]
     assert all(np.isfinite([line["loss"], line["gradient_norm"]]).all() for line in found[:3])
 
 
-class Hasty(Trainer):
+class Hasty(Late):
     """Looks at the loss of the step that it has just dispatched."""
 
     def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Any]]) -> None:
@@ -132,4 +133,4 @@ class Hasty(Trainer):
 def test_a_value_that_is_fetched_too_early_is_noticed(root, tmp_path):
     """The test above can fail."""
     with pytest.raises(AssertionError, match="step 1 is waited for"):
-        train(root, tmp_path, late(Hasty))
+        train(root, tmp_path, with_trainer(Hasty))
