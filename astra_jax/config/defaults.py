@@ -65,13 +65,14 @@ def paper() -> ConfigDict:
             "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
             # Steps without finite loss and gradients are skipped; so many in a row end the run.
             "most_skipped_steps": 10,
+            "log_every_steps": 100,  # of which metrics.jsonl has a line each; 0: none has
         }
     )
     config.inference = _inference()
     # Whole frames a second of the metric's grid: 2 is SoccerNet's package's; the ball task's mAP@1
     # is counted at 25.
     config.evaluation = ConfigDict({"frame_rate": 2})
-    # Where each epoch's line of metrics.jsonl goes besides; may change when a run is resumed.
+    # Where each line of metrics.jsonl goes besides; may change when a run is resumed.
     config.logging = ConfigDict(
         {
             "tensorboard": False,  # into WORKDIR/tensorboard; pip install 'astra-jax[tensorboard]'

@@ -29,7 +29,8 @@ from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
 from astra_jax.training.loop import Trainer
-from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.optimizer import learning_rate_at
+from astra_jax.training.profile import Profile
 from astra_jax.training.state import Progress, TrainState, with_params
 from astra_jax.training.trackers import TrackedRun, Trackers
 
@@ -42,12 +43,13 @@ def train(
     workdir: Path,
     at_once: Callable[[], None] = lambda: None,
     components: Components = USUAL,
+    profile_steps: int = 0,
 ) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
     Writes what `runs.folder` lists, and returns the content of the summary. `at_once` is called
     before a signal ends the process with nothing to save. `components`: what the run is computed
-    with.
+    with. `profile_steps`: how many steps are traced, into the folder's `profile`.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
@@ -67,7 +69,7 @@ def train(
         interruption = Interruption(at_once=before_exit, tell=log.say)
         with log.tells_the_end():
             with interruption.watch(), explain_shortage(TRAINING):
-                summary = _train(settings, folder, interruption, components, log)
+                summary = _train(settings, folder, interruption, components, log, profile_steps)
             # A signal that came too late to stop the run still ends what would come after it.
             interruption.check()
     return summary
@@ -79,9 +81,12 @@ def _train(
     interruption: Interruption,
     components: Components,
     log: RunLog,
+    profile_steps: int,
 ) -> dict[str, Any]:
     """`train` once the lock is held: data, state, steps, summary."""
     if (found := find_finished(settings, folder, components.make_model)) is not None:
+        if profile_steps:
+            _log.warning("--profile: no step is left to be traced")
         return found
     log.go_on()
     if is_first_process():
@@ -97,6 +102,7 @@ def _train(
             components.compile_apply(computation.model),
             components.make_local_mesh,
         )
+        journal = _open_journal(settings, folder, prepared, log)
         trainer = components.make_trainer(
             config=settings.training,
             workdir=folder.path,
@@ -106,10 +112,11 @@ def _train(
             state=state,
             progress=progress,
             checkpoints=checkpoints,
-            journal=_open_journal(settings, folder, prepared, log),
+            journal=journal,
             validate=validate,
             interruption=interruption,
             put=components.put_batch,
+            profile=_make_profile(folder, profile_steps, journal),
         )
         _log_start(settings, folder, prepared, trainer)
         if validate is not None and not progress.finished:
@@ -173,10 +180,18 @@ def _open_journal(
         steps_per_epoch,
         settings.training.epochs * steps_per_epoch,
         settings.training.batch_size,
-        learning_rate_schedule(settings.optimizer, steps_per_epoch),
+        learning_rate_at(settings.optimizer, steps_per_epoch),
         lambda step: Trackers(settings.trackers, tracked, step),
         tell=log.say,
+        every_steps=settings.training.log_every_steps,
     )
+
+
+def _make_profile(folder: RunFolder, steps: int, journal: Journal) -> Profile | None:
+    """What traces so many steps; one process of several is enough."""
+    if not steps or not is_first_process():
+        return None
+    return Profile(folder.profile, steps, journal.say)
 
 
 def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer) -> None:
