@@ -65,6 +65,9 @@ def paper() -> ConfigDict:
             "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
             # Steps without finite loss and gradients are skipped; so many in a row end the run.
             "most_skipped_steps": 10,
+            # Folder where compiled programs are kept for the next run or evaluation, 2 GB at most;
+            # None: one below the user's cache folder; "": nowhere. May change at any time.
+            "compilation_cache": config_dict.placeholder(str),
         }
     )
     config.inference = _inference()
