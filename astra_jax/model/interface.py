@@ -1,5 +1,6 @@
 """What training and spotting ask of a model, be it `ASTRA` or something smaller in its place."""
 
+import functools
 from typing import Any
 
 import flax
@@ -39,8 +40,7 @@ class SpottingModel(nn.Module):
 
         Those whose initialisers are not of `model.initializers` are drawn by JAX.
         """
-        with described():
-            drawn, others = draw(_abstract(self), seed)
+        drawn, others = draw(_described(self), seed)
         if others:
 
             @jax.jit  # of what isn't returned nothing is computed
@@ -52,12 +52,15 @@ class SpottingModel(nn.Module):
         return unflatten_dict(drawn, sep="/")
 
 
-def _abstract(model: SpottingModel) -> Any:
-    """Shapes and types of the parameters, as the model's initialisers give them."""
+@functools.lru_cache(maxsize=8)  # a start asks several times, and tracing a model takes long
+def _described(model: SpottingModel) -> Any:
+    """Shapes and types of the parameters, and how they are distributed."""
     inputs = example_inputs(model.config)
-    return jax.eval_shape(
-        lambda key: model.init(key, inputs, train=False)["params"], jax.random.key(0)
-    )
+    with described():
+        return jax.eval_shape(
+            lambda key: model.init(key, inputs, train=False)["params"],
+            jax.eval_shape(jax.random.key, 0),
+        )
 
 
 def example_inputs(config: ModelConfig) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def abstract_params(model: SpottingModel, sharding: NamedSharding) -> Any:
     """Shapes, types and placement of the parameters; nothing is computed."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        _abstract(model),
+        nn.meta.unbox(_described(model)),
     )
 
 

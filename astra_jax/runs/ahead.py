@@ -18,9 +18,9 @@ def compile_ahead(computation: Computation, stream: TrainingStream) -> TrainStep
     """Begins to compile the run's step, for its state and for batches such as the stream's.
 
     Reads one clip, in this thread. What fails in the other one is raised by the first step. A step
-    that can't be compiled by itself (a test's function) is returned as it is.
+    that isn't a jitted function itself, but calls one, is returned as it is.
     """
-    if not hasattr(computation.step, "lower"):
+    if not isinstance(computation.step, jax.stages.Wrapped):
         return computation.step
     return StepAhead(computation, stream.example(), stream.batch_size)
 
@@ -33,6 +33,7 @@ class StepAhead:
         self._step: TrainStep = computation.step
         self._compiled: Any = None
         self._began = time.monotonic()
+        state = computation.abstract_state()
         batch = abstract_batch(example, batch_sharding(computation.mesh), clips)
         # XLA compiles without Python's lock; tracing, which comes first, shares it.
         thread = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -40,7 +41,7 @@ class StepAhead:
         # What JAX is set to within a context holds in one thread only.
         @in_32_bits
         def compile_step() -> jax.stages.Compiled:
-            return self._step.lower(computation.abstract_state(), batch).compile()
+            return self._step.lower(state, batch).compile()
 
         self._compiling: Future[jax.stages.Compiled] = thread.submit(compile_step)
         thread.shutdown(wait=False)
