@@ -92,9 +92,10 @@ def _train(
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
+    # Before the step, whose compiling nothing can stop: a mistake in its files is soon said.
+    validation = read_validation(settings, prepared.normalizations)
     computation = build(settings, prepared.stream.steps_per_epoch, components)
     step = compile_ahead(computation, prepared.stream)
-    validation = read_validation(settings, prepared.normalizations)
     with _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
