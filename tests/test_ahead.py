@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from astra_jax import runs
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.devices import abstract_batch, batch_sharding, make_mesh, put_batch
 from astra_jax.runs.components import Components
-from astra_jax.training.step import make_train_step
 
 FRESH = Components(make_model=Linear)
 
@@ -64,37 +64,54 @@ def test_the_step_is_compiled_for_batches_as_the_stream_s(tmp_path, kind):
     assert abstract_batch(stream.example(), sharding, stream.batch_size) == real
 
 
+class Compiling:
+    """A step, and its program, whose compilation does something before."""
+
+    def __init__(self, step: Any, before: Callable[[], object]) -> None:
+        self._step, self._before = step, before
+        # What tells a jitted function (`jax.stages.Wrapped`).
+        self.trace, self.eval_shape = step.trace, step.eval_shape
+
+    def __call__(self, state: Any, batch: Any) -> Any:
+        raise AssertionError("the compiled one is called")
+
+    def lower(self, state: Any, batch: Any) -> Any:
+        self._program = self._step.lower(state, batch)
+        return self
+
+    def compile(self) -> Any:
+        self._before()
+        return self._program.compile()
+
+    @classmethod
+    def components(cls, before: Callable[[], object], **others: Any) -> Components:
+        def make_step(*args: Any, **more: Any) -> Any:
+            return cls(LINEAR.make_train_step(*args, **more), before)
+
+        return dataclasses.replace(LINEAR, make_train_step=make_step, **others)
+
+
 def test_the_step_is_compiled_beside_what_comes_before_it(root, tmp_path):
     validating = threading.Event()
     waited: list[bool] = []
-
-    def make_step(*args: Any, **more: Any) -> Any:
-        step = make_train_step(*args, **more)
-
-        @jax.jit
-        def waiting(state: Any, batch: Any) -> Any:
-            # Traced in the thread, which waits for what this one does next.
-            waited.append(validating.wait(60))
-            return step(state, batch)
-
-        return waiting
 
     def make_validate(*args: Any) -> Any:
         validating.set()
         return LINEAR.make_validate(*args)
 
-    components = dataclasses.replace(LINEAR, make_train_step=make_step, make_validate=make_validate)
+    components = Compiling.components(
+        lambda: waited.append(validating.wait(60)), make_validate=make_validate
+    )
     runs.train(tiny_config(root), tmp_path, components=components)
     assert waited == [True]
 
 
 def test_what_fails_while_compiling_is_raised_by_the_first_step(root, tmp_path):
-    def step(*args: Any) -> None:
-        raise KeyError("wrong in the step")
+    def fail() -> None:
+        raise KeyError("wrong in the compiler")
 
-    components = dataclasses.replace(LINEAR, make_train_step=lambda *args, **more: jax.jit(step))
-    with pytest.raises(KeyError, match="wrong in the step"):
-        runs.train(tiny_config(root), tmp_path, components=components)
+    with pytest.raises(KeyError, match="wrong in the compiler"):
+        runs.train(tiny_config(root), tmp_path, components=Compiling.components(fail))
     assert (tmp_path / "config.json").exists()  # all that comes before the first step is done
 
 

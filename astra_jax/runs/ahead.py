@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from astra_jax.data.pipeline import TrainingStream
-from astra_jax.devices import abstract_batch, batch_sharding, in_32_bits
+from astra_jax.devices import abstract_batch, batch_sharding
 from astra_jax.runs.components import Computation
 from astra_jax.runs.waiting import says_what_takes_long
 from astra_jax.training.state import StepValues, TrainState
@@ -17,34 +17,31 @@ from astra_jax.training.step import TrainStep
 def compile_ahead(computation: Computation, stream: TrainingStream) -> TrainStep:
     """Begins to compile the run's step, for its state and for batches such as the stream's.
 
-    Reads one clip, in this thread. What fails in the other one is raised by the first step. A step
-    that isn't a jitted function itself, but calls one, is returned as it is.
+    Reads one clip and traces the step here and now; another thread compiles. What fails there is
+    raised by the first step. A step that isn't a jitted function itself, but calls one, is returned
+    as it is.
     """
     if not isinstance(computation.step, jax.stages.Wrapped):
         return computation.step
-    return StepAhead(computation, stream.example(), stream.batch_size)
+    sharding = batch_sharding(computation.mesh)
+    batch = abstract_batch(stream.example(), sharding, stream.batch_size)
+    return StepAhead(computation.step, computation.abstract_state(), batch)
 
 
 class StepAhead:
     """A `TrainStep` that a thread of its own compiles, once; the first call waits for that."""
 
-    def __init__(self, computation: Computation, example: dict[str, Any], clips: int) -> None:
-        """`example`: of a batch, in which there are so many clips over all processes."""
-        self._step: TrainStep = computation.step
-        self._compiled: Any = None
+    def __init__(self, step: TrainStep, state: TrainState, batch: dict[str, Any]) -> None:
+        """`state` and `batch`: shapes, types and placement of those that will come."""
+        self._step = step
+        self._compiled: jax.stages.Compiled | None = None
         self._began = time.monotonic()
-        state = computation.abstract_state()
-        batch = abstract_batch(example, batch_sharding(computation.mesh), clips)
-        # XLA compiles without Python's lock; tracing, which comes first, shares it.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="compile")
-
-        # What JAX is set to within a context holds in one thread only.
-        @in_32_bits
-        def compile_step() -> jax.stages.Compiled:
-            return self._step.lower(state, batch).compile()
-
-        self._compiling: Future[jax.stages.Compiled] = thread.submit(compile_step)
-        thread.shutdown(wait=False)
+        # Tracing holds Python's lock, and what JAX is set to in a context holds for one thread: it
+        # is done in this one. XLA compiles without the lock.
+        lowered = step.lower(state, batch)
+        threads = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._compiling: Future[jax.stages.Compiled] = threads.submit(lowered.compile)
+        threads.shutdown(wait=False)
 
     def __call__(self, state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
         """Takes a step."""
