@@ -63,6 +63,21 @@ def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[st
     )
 
 
+def abstract_batch(
+    example: dict[str, Any], sharding: jax.sharding.Sharding, clips: int
+) -> dict[str, Any]:
+    """What `put_batch` makes of batches such as `example`, which may have fewer than `clips`.
+
+    Shapes, types and placement; nothing goes onto the devices.
+    """
+    # JAX's own types: in 32 bits a double becomes a float.
+    shapes = jax.eval_shape(lambda batch: batch, example)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((clips, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
+        shapes,
+    )
+
+
 def host_copy(params: Any) -> Any:
     """Parameters as NumPy arrays; each process holds all of them."""
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)

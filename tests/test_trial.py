@@ -98,7 +98,7 @@ def test_what_is_tried_is_one_batch_and_compiled_for_all_validations(root, tmp_p
     assert taken == [1] and len(compiled) == 1
     windows = (len(applied) - 1) / 3
     assert windows == int(windows) > 2
-    assert "; trying a batch of the validation, then compiling" in caplog.text
+    assert "; compiling, and trying a batch of the validation" in caplog.text
 
 
 @pytest.mark.parametrize("size", [1, 2, 1000])

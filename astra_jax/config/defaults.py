@@ -66,6 +66,9 @@ def paper() -> ConfigDict:
             # Steps without finite loss and gradients are skipped; so many in a row end the run.
             "most_skipped_steps": 10,
             "log_every_steps": 100,  # of which metrics.jsonl has a line each; 0: none has
+            # Folder where compiled programs are kept for the next run or evaluation, 2 GB at most;
+            # None: one below the user's cache folder; "": nowhere. May change at any time.
+            "compilation_cache": config_dict.placeholder(str),
         }
     )
     config.inference = _inference()

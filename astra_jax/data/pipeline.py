@@ -80,6 +80,7 @@ class TrainingStream:
         index = jax.process_index() if process_index is None else process_index
         count = jax.process_count() if process_count is None else process_count
         _check(config, halves, count)
+        self.batch_size: int = config.batch_size
         self._workers = config.workers
         self._local_batch = config.batch_size // count
         self._loader = _Loader(halves, config, index * self._local_batch, self._local_batch)
@@ -97,15 +98,22 @@ class TrainingStream:
         """The clips of batch `step` (from 0) in words, each once: match, half and start."""
         return self._loader.describe(step)
 
+    def example(self) -> dict[str, Any]:
+        """A batch of the first clip alone, read in this thread: what batches are made of."""
+        example: dict[str, Any] = self._samples(0, 1).batch(1)[0]
+        return example
+
+    def _samples(self, start: int, stop: int) -> grain.MapDataset[Any]:
+        """Mixed clips by number, each loaded when it is asked for."""
+        return grain.MapDataset.range(start, stop).map(self._loader)
+
     def batches(self, start_step: int, total_steps: int) -> Generator[dict[str, Any], None, None]:
         """Batches start_step, ..., total_steps - 1 (this process's slice of each), as NumPy arrays.
 
         Close the iterator, or exhaust it, to end its threads or worker processes.
         """
-        samples = grain.MapDataset.range(
-            start_step * self._local_batch, total_steps * self._local_batch
-        )
-        batches = samples.map(self._loader).batch(self._local_batch)
+        samples = self._samples(start_step * self._local_batch, total_steps * self._local_batch)
+        batches = samples.batch(self._local_batch)
         if self._workers == 0:
             dataset = batches.to_iter_dataset(READ_OPTIONS)
         else:

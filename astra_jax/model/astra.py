@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.embeddings import SourceEmbedding, hide_absent
 from astra_jax.model.heads import PlainHead, UncertaintyHead
@@ -42,9 +42,9 @@ class ASTRA(SpottingModel):
         self.displacement_head = UncertaintyHead(cfg) if cfg.uncertainty else PlainHead(cfg)
 
     @nn.nowrap
-    def initial_params(self, key: Key[Array, ""]) -> Any:
+    def initial_params(self, seed: int) -> Any:
         """Fresh parameters: as published, then as `config` asks (`initial_values`)."""
-        return adjust_initial_values(super().initial_params(key), self.config)
+        return adjust_initial_values(super().initial_params(seed), self.config)
 
     def embed(
         self, inputs: dict[str, Any], train: bool = False

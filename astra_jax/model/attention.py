@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.dropout import Dropout
-from astra_jax.model.layers import symmetric_uniform
+from astra_jax.model.layers import symmetric_uniform, zeros
 
 
 class _Weights(nn.Module):
@@ -22,7 +22,7 @@ class _Weights(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         kernel = self.param("kernel", symmetric_uniform(self.bound), self.shape)
-        return kernel, self.param("bias", nn.initializers.zeros, self.bias_shape, jnp.float32)
+        return kernel, self.param("bias", zeros, self.bias_shape)
 
 
 class Attention(nn.Module):

@@ -35,22 +35,15 @@ class Validation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs beside its settings and its folder.
+    """All that the steps of a training need beside its settings and its folder.
 
-    `validation`: None where there is no split. `warm_start`: what changes the parameters before
-    step 0, None where nothing does.
+    `warm_start`: what changes the parameters before step 0, None where nothing does.
     """
 
     halves: list[Half]
     normalizations: Normalizations
     stream: TrainingStream
-    validation: Validation | None
     warm_start: WarmStart | None
-
-    @property
-    def data_halves(self) -> list[Half]:
-        """Every half that the run reads."""
-        return self.halves + (self.validation.halves if self.validation else [])
 
 
 def prepare(settings: Settings, folder: RunFolder, model: SpottingModel) -> Prepared:
@@ -69,8 +62,7 @@ def prepare(settings: Settings, folder: RunFolder, model: SpottingModel) -> Prep
     normalizations = normalizations_of(folder, halves)
     halves = normalize(halves, normalizations)
     stream = TrainingStream(halves, settings.stream)
-    validation = _read_validation(settings, normalizations)
-    return Prepared(halves, normalizations, stream, validation, warm_start)
+    return Prepared(halves, normalizations, stream, warm_start)
 
 
 def write_simulation(settings: Settings) -> None:
@@ -95,7 +87,12 @@ def normalizations_of(folder: RunFolder, halves: Sequence[Half]) -> Normalizatio
     return load_normalizations(path)
 
 
-def _read_validation(settings: Settings, normalizations: Normalizations) -> Validation | None:
+def read_validation(settings: Settings, normalizations: Normalizations) -> Validation | None:
+    """The split that a training is validated on, its sources normalised; None where there is none.
+
+    Raises:
+        UserError: anything wrong with its files, or no labels.
+    """
     if not settings.splits.get("valid"):
         return None
     matches = matches_of(settings, "valid")

@@ -53,6 +53,7 @@ class Settings:
     inference: InferenceConfig
     frame_rate: int
     trackers: TrackersConfig
+    compilation_cache: str | None
 
     @property
     def simulation_root(self) -> Path:
@@ -72,6 +73,7 @@ class Settings:
         num_classes = len(data.classes)
         clip = ClipConfig.from_config(sections["clip"])
         targets = TargetSpec.from_config(sections["targets"], clip, num_classes)
+        compilation_cache = sections["training"].pop("compilation_cache")
         training = TrainingConfig.from_config(sections["training"])
         mixup = MixupConfig.from_config(sections["mixup"])
         batch_size = training.batch_size
@@ -96,6 +98,7 @@ class Settings:
             inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
             frame_rate=config.evaluation.frame_rate,
             trackers=TrackersConfig.from_config(sections["logging"]),
+            compilation_cache=compilation_cache,
         )
 
 

@@ -10,20 +10,24 @@ import jax
 from ml_collections import ConfigDict
 
 from astra_jax.config.saved import plain, to_json
-from astra_jax.data.normalization import save_normalizations
+from astra_jax.data.halves import Half
+from astra_jax.data.normalization import Normalizations, save_normalizations
 from astra_jax.devices import host_copy, in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
 from astra_jax.runs import provenance
+from astra_jax.runs.ahead import compile_ahead
+from astra_jax.runs.compilation_cache import keeps_programs
 from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.finished import find_finished, summarize, write_summary
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import TRAINING, explain_shortage
-from astra_jax.runs.prepare import Prepared, prepare
+from astra_jax.runs.prepare import Prepared, prepare, read_validation
 from astra_jax.runs.run_log import RunLog, keep_log
 from astra_jax.runs.settings import Settings, settings_for_training
+from astra_jax.runs.waiting import says_what_takes_long
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
@@ -68,7 +72,8 @@ def train(
 
         interruption = Interruption(at_once=before_exit, tell=log.say)
         with log.tells_the_end():
-            with interruption.watch(), explain_shortage(TRAINING):
+            kept = keeps_programs(settings.compilation_cache)
+            with interruption.watch(), kept, explain_shortage(TRAINING):
                 summary = _train(settings, folder, interruption, components, log, profile_steps)
             # A signal that came too late to stop the run still ends what would come after it.
             interruption.check()
@@ -92,12 +97,15 @@ def _train(
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
+    # Before the step, whose compiling nothing can stop: a mistake in its files is soon said.
+    validation = read_validation(settings, prepared.normalizations)
     computation = build(settings, prepared.stream.steps_per_epoch, components)
+    step = compile_ahead(computation, prepared.stream)
     with _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
             settings,
-            prepared.validation,
+            validation,
             interruption,
             components.compile_apply(computation.model),
             components.make_local_mesh,
@@ -107,7 +115,7 @@ def _train(
             config=settings.training,
             workdir=folder.path,
             stream=prepared.stream,
-            step=computation.step,
+            step=step,
             mesh=computation.mesh,
             state=state,
             progress=progress,
@@ -118,16 +126,18 @@ def _train(
             put=components.put_batch,
             profile=_make_profile(folder, profile_steps, journal),
         )
-        _log_start(settings, folder, prepared, trainer)
+        _log_start(settings, folder, prepared, trainer, validated=validate is not None)
         if validate is not None and not progress.finished:
             # The first validation comes hours later: what would fail there fails here.
-            validate.try_out(state.eval_params)
+            with says_what_takes_long("trying a batch of the validation"):
+                validate.try_out(state.eval_params)
         if is_first_process():
-            _write_run_files(settings, folder, prepared, trainer)
+            halves = prepared.halves + (validation.halves if validation else [])
+            _write_run_files(settings, folder, prepared.normalizations, halves, trainer)
             log.open()
         # Keep no reference: each step donates the state before it, and another run's parameters
         # have done their part.
-        del prepared, computation, state
+        del prepared, computation, step, state
         trainer.run()
         summary = summarize(int(trainer.state.step), trainer.progress, trainer.state.params)
         if is_first_process():
@@ -194,7 +204,9 @@ def _make_profile(folder: RunFolder, steps: int, journal: Journal) -> Profile | 
     return Profile(folder.profile, steps, journal.say)
 
 
-def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer) -> None:
+def _log_start(
+    settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer, validated: bool
+) -> None:
     """Says what is trained, on what, and what comes before the first step."""
     if trainer.progress.finished:
         _log.info("%s: this run is finished; what it lacks is written anew", folder)
@@ -203,7 +215,7 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
     trained, _ = partition(params, settings.freeze)
     frozen = f", {count_parameters(trained):,} of them trained" if settings.freeze else ""
     _log.info(
-        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); %scompiling",
+        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling%s",
         folder,
         f"{count_parameters(params):,}",
         frozen,
@@ -211,7 +223,7 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
         prepared.stream.steps_per_epoch * settings.training.batch_size,
         jax.device_count(),
         jax.devices()[0].device_kind,
-        "" if prepared.validation is None else "trying a batch of the validation, then ",
+        ", and trying a batch of the validation" if validated else "",
     )
     if settings.training.epochs == 1 and settings.optimizer.schedule == "epoch":
         _log.warning(
@@ -221,11 +233,15 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
 
 
 def _write_run_files(
-    settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer
+    settings: Settings,
+    folder: RunFolder,
+    normalizations: Normalizations,
+    halves: list[Half],
+    trainer: Trainer,
 ) -> None:
-    """Config, normalisation and provenance, into the run's folder."""
+    """Config, normalisation and provenance of the `halves` that are read, into the run's folder."""
     write_atomically(folder.config_path, to_json(settings.config))
-    save_normalizations(folder.normalization_path, prepared.normalizations)
+    save_normalizations(folder.normalization_path, normalizations)
     if not trainer.progress.finished:
-        data = provenance.fingerprint(prepared.data_halves)
+        data = provenance.fingerprint(halves)
         provenance.add_start(folder.provenance_path, data, step=int(trainer.state.step))
