@@ -30,8 +30,8 @@ def test_a_clip_reads_only_its_own_bytes(tmp_path, monkeypatch, turned):
             np.save(path, np.ascontiguousarray(np.load(path).T))
     half = index(tmp_path)[0]
     sizes = []
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda *args: sizes.append(args[1]) or pread(*args))
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: sizes.append(len(args[1][0])) or preadv(*args))
     half.read_source(0, 20, 50)
     assert sizes == [50 * 6 * 4]
     sizes.clear()
@@ -42,8 +42,8 @@ def test_a_clip_reads_only_its_own_bytes(tmp_path, monkeypatch, turned):
 
 def test_a_read_that_comes_in_pieces_is_put_together(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", grid(30, 5))
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, 37), at))
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, parts, at: preadv(file, [parts[0][:37]], at))
     read = open_array(tmp_path / "a.npy").read(3, 27)
     np.testing.assert_array_equal(read, grid(30, 5)[3:27])
 

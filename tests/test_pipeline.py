@@ -17,7 +17,7 @@ from astra_jax.config.clock import clock_source
 from astra_jax.data.audio import power_to_db
 from astra_jax.data.clips import read_clip
 from astra_jax.data.halves import Half
-from astra_jax.data.mixup import mix
+from astra_jax.data.mixing import mix
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.splits import load_split
 from astra_jax.data.targets import TargetSpec
@@ -66,11 +66,11 @@ def test_a_batch_holds_the_planned_clips_mixed(halves):
     for step, batch in enumerate(batches):
         entry = stream.plan(step // 3)
         for row in range(8):
-            own, partner = (
+            expected, partner = (
                 read_clip(*starts[clips[step % 3, row]], SPEC)
                 for clips in (entry.own, entry.partner)
             )
-            expected = mix(own, partner, entry.lam[step % 3])
+            mix(expected, partner, entry.lam[step % 3])
             assert digest(jax.tree.map(lambda array: array[row], batch)) == digest(expected)  # noqa: B023
 
 

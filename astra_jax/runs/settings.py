@@ -15,8 +15,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from astra_jax.config.check import check
 from astra_jax.config.load import copy_config, freeze
 from astra_jax.config.saved import check_left_out, differences, may_differ
+from astra_jax.data.loader import StreamConfig
 from astra_jax.data.mixup import MixupConfig
-from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.simulation.writer import SimulationSpec
 from astra_jax.data.sources import DataSpec, read_periods
 from astra_jax.data.targets import ClipConfig, TargetSpec
