@@ -20,6 +20,7 @@ _MAY_DIFFER = (
     "data.features_root",
     "data.audio_root",
     "data.workers",
+    "data.cache",
     "inference.batch_size",
     "logging.tensorboard",
     "logging.wandb_project",

@@ -3,6 +3,8 @@
 A memory map of a file that shrinks kills the process, and its pages look like a leak.
 """
 
+import contextlib
+import errno
 import os
 import tokenize
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ class ArrayFile:
     """A two-dimensional float array in a `.npy` file; rows are steps in time, whatever the order.
 
     Holds no file handle: it may be pickled and read in any process. `rows` lie along
-    `time_axis` of `shape`, `columns` along the other one.
+    `time_axis` of `shape`, `columns` along the other one. `copy`: where a copy of it is to be made
+    when it is first read, and read from then on.
     """
 
     path: Path
@@ -39,6 +42,12 @@ class ArrayFile:
     fortran: bool
     offset: int
     time_axis: int = 0
+    copy: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, its header among them."""
+        return self.offset + self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     @property
     def rows(self) -> int:
@@ -70,15 +79,17 @@ class ArrayFile:
         if not out.size:
             return
         try:
-            file = os.open(self.path, os.O_RDONLY)
+            file = self._open()
         except OSError as error:
             raise _change_error(self.path, error.strerror or "it cannot be opened") from error
         try:
-            expected = self.offset + self.shape[0] * self.shape[1] * self.dtype.itemsize
-            if os.fstat(file).st_size != expected:
-                raise _change_error(self.path, "its size is another one")
             raw = self._fetch(file, start, out)
         except OSError as error:
+            if error.errno == errno.EFAULT:  # the system has no page for a part of `out`
+                raise UserError(
+                    "data.workers: no room in /dev/shm, where the batches of loading processes "
+                    "lie: enlarge it (docker run --shm-size=16g), or set data.workers=0"
+                ) from error
             raise _change_error(self.path, error.strerror or "it cannot be read") from error
         finally:
             os.close(file)
@@ -88,6 +99,19 @@ class ArrayFile:
         # Of float64 the narrowed values count, which may have become infinite.
         if not _is_finite(raw if raw.dtype in _PATTERNS else out):
             raise _not_finite_error(out, self.path, start)
+
+    def _open(self) -> int:
+        """The open copy, or the open file where there is none, or none yet."""
+        if self.copy is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self.copy, os.O_RDONLY)
+        file = os.open(self.path, os.O_RDONLY)
+        if os.fstat(file).st_size != self.size:
+            os.close(file)
+            raise _change_error(self.path, "its size is another one")
+        if self.copy is not None:
+            _copy_once(file, self.size, self.copy)
+        return file
 
     def _fetch(
         self, file: int, start: int, out: Float[np.ndarray, "row column"]
@@ -151,6 +175,25 @@ def _fill(array: Float[np.ndarray, "*shape"], file: int, offset: int, path: Path
         if not count:
             raise _change_error(path, "it ends too early")
         left, offset = left[count:], offset + count
+
+
+def _copy_once(file: int, size: int, copy: Path) -> None:
+    """Copies a file, unless somebody is at it; where there is no room, nobody tries again."""
+    try:
+        part = os.open(f"{copy}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        return
+    try:
+        done = 0
+        while done < size and (count := os.sendfile(part, file, done, size - done)):
+            done += count
+        if done == size:
+            os.rename(f"{copy}.part", copy)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(part, 0)
+    finally:
+        os.close(part)
 
 
 def _change_error(path: Path, what: str) -> UserError:

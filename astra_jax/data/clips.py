@@ -9,6 +9,7 @@ where files hold it (`halves.in_half_precision`).
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from astra_jax.data.audio import turn_to_db
 from astra_jax.data.halves import Half
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.targets import Targets, TargetSpec, clip_targets
-from astra_jax.data.time import Exact, index_at, indices_at, steps_of
+from astra_jax.data.time import Exact, index_at, indices_at, indices_of, steps_of
 
 Allocate = Callable[[tuple[int, ...], Any], Any]
 """What makes an array of a shape and a type, as `np.empty` does."""
@@ -121,7 +122,7 @@ def read_clip(half: Half, start_seconds: Exact, spec: TargetSpec) -> dict[str, A
 
 
 def classes_in_clips(
-    halves: Sequence[Half], starts: Sequence[Sequence[Exact]], spec: TargetSpec
+    halves: Sequence[Half], starts: Sequence[Sequence[Fraction]], spec: TargetSpec
 ) -> Bool[np.ndarray, "clip class"]:
     """Which classes (column 0: background) the targets of every clip hold, halves in order.
 
@@ -135,10 +136,10 @@ def classes_in_clips(
 
 
 def _classes(
-    half: Half, starts: Sequence[Exact], spec: TargetSpec
+    half: Half, starts: Sequence[Fraction], spec: TargetSpec
 ) -> Bool[np.ndarray, "clip class"]:
     rate, radius = spec.positions_per_second, spec.class_radius
-    firsts = np.array([index_at(start, rate) for start in starts], np.int64)
+    firsts = indices_of(starts, rate)
     ends = firsts + spec.positions
     events = indices_at(half.events.milliseconds, rate)  # in order of time
     # Of each clip, its events are those from `low` to `high`.

@@ -88,7 +88,7 @@ def _train(
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
     computation = build(settings, prepared.stream.steps_per_epoch, components)
-    with _open_checkpoints(folder) as checkpoints:
+    with prepared.cache, _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
             settings,
