@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from helpers.errors import check_line
 from helpers.matches import MATCH, WIDE, index, stream_config, write_match
+from helpers.tiny import tiny_config, write_data
 
+from astra_jax.config.load import freeze
+from astra_jax.config.saved import may_differ
 from astra_jax.data import cache
 from astra_jax.data.cache import MemoryCache, is_wanted, remove_left
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.errors import UserError
+from astra_jax.model import ASTRA
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.prepare import prepare
+from astra_jax.runs.settings import Settings
 
 
 @pytest.fixture
@@ -124,3 +131,21 @@ def test_its_values_are_memory_and_none():
     with pytest.raises(UserError) as error:
         is_wanted("disk")
     check_line(error, "config.data.cache", "'disk'", "'memory'")
+
+
+def test_a_training_reads_and_validates_from_memory_and_leaves_nothing(tmp_path, monkeypatch):
+    """And a run may go on with another value."""
+    config = tiny_config(write_data(tmp_path / "data"))
+    config.data.cache = "memory"
+    settings = Settings.from_config(freeze(config))
+    (tmp_path / "shm").mkdir()
+    monkeypatch.setattr(cache, "ROOT", tmp_path / "shm")
+    prepared = prepare(settings, RunFolder(tmp_path / "run"), ASTRA(settings.model))
+    with prepared.cache:
+        next(prepared.stream.batches(0, 1))
+        kept = [file.copy for half in prepared.data_halves for file in half.sources]
+        assert len(set(kept)) == 8 and any(copy.exists() for copy in kept)
+        assert prepared.validation.halves[0].sources[0].read(0, 5).shape == (5, 6)
+        assert prepared.validation.halves[0].sources[0].copy.exists()
+    assert not list((tmp_path / "shm").iterdir())
+    assert may_differ("data.cache")

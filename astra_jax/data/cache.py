@@ -35,10 +35,13 @@ def is_wanted(value: Any) -> bool:
 class MemoryCache:
     """A folder in memory for the files of a run's halves, until it is closed or its process ends.
 
+    It lies in `ROOT`, or in `root`.
+
     Errors: UserError where the files don't fit into the memory that is free.
     """
 
-    def __init__(self, halves: Sequence[Half], root: Path = ROOT) -> None:
+    def __init__(self, halves: Sequence[Half], root: Path | None = None) -> None:
+        root = root or ROOT
         files = {file.path: file.size for half in halves for file in _files(half)}
         _check_room(files, root)
         # It gets its name when it is locked: one that is not is a dead run's.
@@ -69,9 +72,9 @@ class MemoryCache:
         self._close()
 
 
-def remove_left(root: Path = ROOT) -> None:
+def remove_left(root: Path | None = None) -> None:
     """Removes what runs left that were killed."""
-    for folder in root.glob(f"{PREFIX}*"):
+    for folder in (root or ROOT).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # another run's, or another user's
             _remove(folder, _lock(folder))
 
