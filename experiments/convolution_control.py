@@ -25,6 +25,7 @@ from small_data import FOLDS
 from astra_jax.config.load import load_config
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves, read_labels
+from astra_jax.data.mixing import finish_mixing
 from astra_jax.data.normalization import Normalizations, measure_normalizations, normalize
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.devices import make_mesh
@@ -97,7 +98,7 @@ def train(settings: Settings, halves: list[Half], steps: int) -> tuple[SpottingM
         return optax.apply_updates(params, updates), moments
 
     state = None
-    for batch in TrainingStream(halves, settings.stream).batches(0, steps):
+    for batch in map(finish_mixing, TrainingStream(halves, settings.stream).batches(0, steps)):
         if state is None:
             params = model.init(jax.random.key(settings.seed), batch)["params"]
             state = params, optimizer.init(params)

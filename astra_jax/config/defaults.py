@@ -126,6 +126,9 @@ def _data() -> ConfigDict:
                 "floor_db": -80.0,
             },
             "workers": 0,  # processes that load clips; 0: threads of this one
+            # "memory": files stay in memory once they were read, one copy for all processes of a
+            # machine; None: the system keeps of them what it likes.
+            "cache": config_dict.placeholder(str),
         }
     )
 

@@ -21,6 +21,7 @@ _MAY_DIFFER = (
     "data.features_root",
     "data.audio_root",
     "data.workers",
+    "data.cache",
     "training.log_every_steps",
     "inference.batch_size",
     "logging.tensorboard",

@@ -20,7 +20,7 @@ from astra_jax.model import count_parameters
 from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.memory import TRAINING, explain_shortage
-from astra_jax.runs.prepare import Prepared, prepare, read_validation
+from astra_jax.runs.prepare import Prepared, prepare
 from astra_jax.runs.settings import Settings, resolve
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.state import TrainState
@@ -80,9 +80,9 @@ def measure(
         with interruption.watch():
             settings = _simulate(config, RunFolder(workdir), folder)
             prepared = prepare(settings, folder, components.make_model(settings.model))
-            read_validation(settings, prepared.normalizations)  # what is wrong with it is said
             run = build(settings, prepared.stream.steps_per_epoch, components)
-            return _measure_steps(run, prepared, settings, most_steps)
+            with prepared.cache:
+                return _measure_steps(run, prepared, settings, most_steps)
 
 
 def _open(config: ConfigDict, folder: RunFolder) -> Settings:

@@ -1,8 +1,10 @@
 """What a training is made of, put together before it begins: data, stream, what it starts from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
+from astra_jax.data.cache import MemoryCache, remove_left
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves, read_labels
 from astra_jax.data.layout import check_roots
@@ -37,13 +39,21 @@ class Validation:
 class Prepared:
     """All that the steps of a training need beside its settings and its folder.
 
-    `warm_start`: what changes the parameters before step 0, None where nothing does.
+    `validation`: None where there is no split. `warm_start`: what changes the parameters before
+    step 0, None where nothing does. `cache` is left when the halves aren't read any more.
     """
 
     halves: list[Half]
     normalizations: Normalizations
     stream: TrainingStream
+    validation: Validation | None
     warm_start: WarmStart | None
+    cache: AbstractContextManager[object]
+
+    @property
+    def data_halves(self) -> list[Half]:
+        """Every half that the run reads."""
+        return self.halves + (self.validation.halves if self.validation else [])
 
 
 def prepare(settings: Settings, folder: RunFolder, model: SpottingModel) -> Prepared:
@@ -61,8 +71,15 @@ def prepare(settings: Settings, folder: RunFolder, model: SpottingModel) -> Prep
     halves = index_halves(settings.data, matches_of(settings, "train"))
     normalizations = normalizations_of(folder, halves)
     halves = normalize(halves, normalizations)
+    validation = read_validation(settings, normalizations)
+    remove_left()
+    cache: AbstractContextManager[object] = nullcontext()
+    if settings.in_memory:
+        cache = kept = MemoryCache(halves + (validation.halves if validation else []))
+        halves = kept.keep(halves)
+        validation = validation and replace(validation, halves=kept.keep(validation.halves))
     stream = TrainingStream(halves, settings.stream)
-    return Prepared(halves, normalizations, stream, warm_start)
+    return Prepared(halves, normalizations, stream, validation, warm_start, cache)
 
 
 def write_simulation(settings: Settings) -> None:

@@ -10,8 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from astra_jax.config.saved import plain, to_json
-from astra_jax.data.halves import Half
-from astra_jax.data.normalization import Normalizations, save_normalizations
+from astra_jax.data.normalization import save_normalizations
 from astra_jax.devices import host_copy, in_32_bits, is_first_process
 from astra_jax.errors import UserError
 from astra_jax.files import remove_unfinished, write_atomically
@@ -24,7 +23,7 @@ from astra_jax.runs.finished import find_finished, summarize, write_summary
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.lock import lock_folder
 from astra_jax.runs.memory import TRAINING, explain_shortage
-from astra_jax.runs.prepare import Prepared, prepare, read_validation
+from astra_jax.runs.prepare import Prepared, prepare
 from astra_jax.runs.run_log import RunLog, keep_log
 from astra_jax.runs.settings import Settings, settings_for_training
 from astra_jax.runs.waiting import says_what_takes_long
@@ -97,15 +96,13 @@ def _train(
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
-    # Before the step, whose compiling nothing can stop: a mistake in its files is soon said.
-    validation = read_validation(settings, prepared.normalizations)
     computation = build(settings, prepared.stream.steps_per_epoch, components)
     step = compile_ahead(computation, prepared.stream)
-    with _open_checkpoints(folder) as checkpoints:
+    with prepared.cache, _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
             settings,
-            validation,
+            prepared.validation,
             interruption,
             components.compile_apply(computation.model),
             components.make_local_mesh,
@@ -132,8 +129,7 @@ def _train(
             with says_what_takes_long("trying a batch of the validation"):
                 validate.try_out(state.eval_params)
         if is_first_process():
-            halves = prepared.halves + (validation.halves if validation else [])
-            _write_run_files(settings, folder, prepared.normalizations, halves, trainer)
+            _write_run_files(settings, folder, prepared, trainer)
             log.open()
         # Keep no reference: each step donates the state before it, and another run's parameters
         # have done their part.
@@ -233,15 +229,11 @@ def _log_start(
 
 
 def _write_run_files(
-    settings: Settings,
-    folder: RunFolder,
-    normalizations: Normalizations,
-    halves: list[Half],
-    trainer: Trainer,
+    settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer
 ) -> None:
-    """Config, normalisation and provenance of the `halves` that are read, into the run's folder."""
+    """Config, normalisation and provenance, into the run's folder."""
     write_atomically(folder.config_path, to_json(settings.config))
-    save_normalizations(folder.normalization_path, normalizations)
+    save_normalizations(folder.normalization_path, prepared.normalizations)
     if not trainer.progress.finished:
-        data = provenance.fingerprint(halves)
+        data = provenance.fingerprint(prepared.data_halves)
         provenance.add_start(folder.provenance_path, data, step=int(trainer.state.step))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
+from astra_jax.data.mixing import finish_mixing
 from astra_jax.model import SpottingModel
 from astra_jax.training.freezing import combine, partition
 from astra_jax.training.losses import LossConfig, losses
@@ -36,6 +37,7 @@ def make_gradients(
     def of_part(
         params: Any, batch: dict[str, Any], key: Key[Array, ""]
     ) -> tuple[Any, Float[Array, "3"]]:
+        batch = finish_mixing(batch)
         dropout, augment = map(cheap_key, jax.random.split(key))
         trained, frozen = partition(params, freeze)
 
