@@ -33,7 +33,7 @@ AGAIN = dataclasses.replace(MODEL, remat=True)
 def inputs_of(part):
     rng = np.random.default_rng(2)
     if part is VGGish:
-        return (jnp.asarray(rng.normal(size=(8, 16, 16)), jnp.float32),)
+        return (jnp.asarray(rng.normal(size=(4, 2, 16, 16)), jnp.float32),)
     tokens = jnp.asarray(rng.normal(size=(8, 64, 8)), jnp.float32)
     return ((tokens,) if part is Encoder else tokens), None, True
 

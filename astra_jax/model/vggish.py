@@ -1,43 +1,30 @@
 """The audio branch: VGGish over segments of the log-mel spectrogram, trained along."""
 
-import math
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.config import ModelConfig, VGGishConfig
+from astra_jax.model.convolution import Convolution
 from astra_jax.model.embeddings import augment, hide_absent
 from astra_jax.model.layers import (
     Linear,
     code_init,
     step_times,
-    symmetric_uniform,
     unit_uniform,
 )
+from astra_jax.model.pooling import Images
 
 # Convolutions in each of the four blocks; a pooling closes a block.
 _BLOCKS = ((0,), (1,), (2, 3), (4, 5))
 
 
-def _block(
-    vggish: "VGGish", x: Float[Array, "image _ _ _"], block: tuple[int, ...]
-) -> Float[Array, "image _ _ _"]:
+def _block(vggish: "VGGish", x: Images, block: tuple[int, ...]) -> Images:
     """The convolutions of a block and its pooling, of which `vggish` is the parent."""
-    cfg = vggish.config
     for i in block:
-        init = symmetric_uniform(1 / math.sqrt(9 * x.shape[-1]))
-        x = nn.relu(
-            nn.Conv(
-                vggish.audio.channels[i],
-                (3, 3),
-                dtype=cfg.compute_dtype,
-                kernel_init=init,
-                bias_init=init,
-                name=f"conv_{i}",
-            )(x)
-        )
-    return nn.max_pool(x, (2, 2), (2, 2))
+        features, dtype = vggish.audio.channels[i], vggish.config.compute_dtype
+        x = Convolution(features, i == block[-1], dtype, name=f"conv_{i}")(x)
+    return x
 
 
 class VGGish(nn.Module):
@@ -51,14 +38,16 @@ class VGGish(nn.Module):
     audio: VGGishConfig
 
     @nn.compact
-    def __call__(self, images: Float[Array, "image frame mel"]) -> Float[Array, "image dim"]:
+    def __call__(
+        self, images: Float[Array, "clip segment frame mel"]
+    ) -> Float[Array, "clip segment dim"]:
         """Embeds log-mel images (decibels, unscaled)."""
         cfg, audio = self.config, self.audio
         x = images[..., None].astype(cfg.compute_dtype)
         convolve = nn.remat(_block, static_argnums=(2,)) if cfg.remat else _block
         for block in _BLOCKS:
             x = convolve(self, x, block)
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(*x.shape[:2], -1)
         x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_0")(x))
         x = nn.relu(Linear(audio.hidden, cfg.compute_dtype, name="linear_1")(x))
         return nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="linear_2")(x))
@@ -89,8 +78,7 @@ class AudioEmbedding(nn.Module):
         self, segments: Float[Array, "clip segment frame mel"]
     ) -> Float[Array, "clip segment dim"]:
         """The projected segments: each on its own, so any number of segments fits."""
-        images = segments.reshape(-1, *segments.shape[2:])
-        return self.vggish(images).reshape(*segments.shape[:2], -1)
+        return self.vggish(segments)
 
     def code(self, embeddings: Float[Array, "clip segment dim"]) -> Float[Array, "clip token dim"]:
         """Adds the codes."""
