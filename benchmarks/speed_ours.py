@@ -14,7 +14,7 @@ from astra_jax.devices import batch_sharding, make_mesh
 from astra_jax.model import ASTRA, count_parameters
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import compile_apply
+from astra_jax.spotting.programs import compile_apply
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from astra_jax.model.config import ModelConfig
 
@@ -36,6 +36,37 @@ class SpottingModel(nn.Module):
     def initial_params(self, key: Key[Array, ""]) -> Any:
         """Fresh parameters, drawn from `key`."""
         return self.init(key, example_inputs(self.config), train=False)["params"]
+
+    def embed_pieces(
+        self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
+    ) -> Any:
+        """What is computed of every row of a source, or every audio segment, by itself.
+
+        At inference windows share it. `stream` counts the sources, then the audio; segments are
+        (piece, frame, mel). Arrays come back with the leading axis `piece`; here the pieces as
+        they are.
+        """
+        del stream, present
+        return pieces
+
+    def predict_embedded(
+        self, embedded: tuple[Any, ...], present: tuple[Bool[Array, "clip _"], ...]
+    ) -> Predictions:
+        """Predicts clips from what `embed_pieces` gave, of each stream with axes (clip, piece).
+
+        Same as `apply` of the clips, but for frames of audio after the last whole segment.
+        """
+        count, audio = len(self.config.sources), self.config.audio
+        inputs: dict[str, Any] = {
+            "features": embedded[:count],
+            "log_mel": None,
+            "masks": {"features": present[:count]},
+        }
+        if audio is not None:
+            segments = embedded[count]
+            inputs["log_mel"] = segments.reshape(segments.shape[0], -1, audio.mels)
+            inputs["masks"]["log_mel"] = jnp.repeat(present[count], audio.segment_frames, axis=1)
+        return self(inputs)
 
 
 def example_inputs(config: ModelConfig) -> dict[str, Any]:

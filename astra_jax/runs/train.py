@@ -94,8 +94,7 @@ def _train(
             settings,
             prepared.validation,
             interruption,
-            components.compile_apply(computation.model),
-            components.make_local_mesh,
+            components.make_programs(computation.model, components.make_local_mesh()),
         )
         trainer = components.make_trainer(
             config=settings.training,
