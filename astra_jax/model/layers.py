@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 
 def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
@@ -65,6 +65,32 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
+def attend(
+    query: Float[Array, "*batch query head part"],
+    key: Float[Array, "*batch key head part"],
+    value: Float[Array, "*batch key head part"],
+    mask: Bool[Array, "*batch 1 1 key"] | None = None,
+    dropout_rng: Key[Array, ""] | None = None,
+    dropout_rate: float = 0.0,
+    deterministic: bool = True,
+) -> Float[Array, "*batch query head part"]:
+    """What queries see of values, as `nn.dot_product_attention` with the softmax in float32.
+
+    Heads come before steps in all products: on a CPU they take half as long then.
+    """
+    query, key, value = (jnp.swapaxes(array, -2, -3) for array in (query, key, value))
+    query = query / math.sqrt(query.shape[-1])
+    scores = jnp.einsum("...qp,...kp->...qk", query, key)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(value.dtype)
+    if not deterministic and dropout_rate > 0:
+        kept = jax.random.bernoulli(dropout_rng, 1 - dropout_rate, weights.shape)
+        weights = weights * (kept.astype(weights.dtype) / (1 - dropout_rate))
+    seen = jnp.einsum("...qk,...kp->...qp", weights, value)
+    return jnp.swapaxes(seen, -2, -3)
+
+
 def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn.Module:
     """Multi-head attention as PyTorch starts it.
 
@@ -78,7 +104,7 @@ def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn
         qkv_features=dim,
         dropout_rate=dropout,
         broadcast_dropout=False,
-        force_fp32_for_softmax=True,
+        attention_fn=attend,
         dtype=dtype,
         kernel_init=symmetric_uniform(math.sqrt(6 / (4 * dim))),
         out_kernel_init=symmetric_uniform(1 / math.sqrt(dim)),
