@@ -27,6 +27,7 @@ from astra_jax.spotting.inference import Forward, Predictor, average_models, fin
 from astra_jax.spotting.pieces import number_pieces, streams_of
 from astra_jax.spotting.programs import Programs, compile_apply
 from astra_jax.spotting.read_ahead import read_ahead
+from astra_jax.spotting.schedule import Block, WindowLayout, schedule
 from astra_jax.spotting.windows import merge_windows, read_windows
 
 SECONDS = (61, 33)
@@ -301,3 +302,35 @@ def test_reading_ahead_ends_with_its_reader() -> None:
     assert next(reader) == 0
     reader.close()
     assert len(drawn) <= 5
+
+
+@pytest.mark.parametrize("stride", [2.4, 3.3, 7.0, 20.0])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_piece_keeps_its_place_until_no_window_needs_it(
+    tmp_path: Path, stride: float, batch_size: int
+) -> None:
+    """With a stride of 24 frames every other window's segments of 16 begin where others' do."""
+    write_halves(tmp_path)
+    settings, (half, _) = set_up(tmp_path, full_config(tmp_path))
+    starts = clip_starts(half.seconds, stride, 20, 2)
+    streams = streams_of(settings.model)
+    layout = WindowLayout(20, stride, batch_size, devices=1)
+    stores: list[Any] = [None] * len(streams)
+    seen = 0
+    for item in schedule(0, [(half, streams)], starts, layout):
+        if isinstance(item, Block):
+            if stores[item.stream] is None:
+                shape = (item.size, *item.pieces.shape[1:])
+                stores[item.stream] = np.full(shape, np.nan, np.float32)
+            stores[item.stream][item.place : item.place + len(item.pieces)] = item.pieces
+            continue
+        whole = read_windows(half, starts[seen : seen + item.count], 20)
+        for index in range(2):
+            found = stores[index][item.places[0][index]][: item.count]
+            np.testing.assert_array_equal(found, whole["features"][index])
+        segments = stores[2][item.places[0][2]][: item.count]
+        frames = whole["log_mel"][:, :192].reshape(segments.shape)
+        np.testing.assert_array_equal(segments, frames)
+        seen += item.count
+        assert item.last == (seen == len(starts))
+    assert seen == len(starts)

@@ -80,11 +80,12 @@ def attend(
     """
     query, key, value = (jnp.swapaxes(array, -2, -3) for array in (query, key, value))
     query = query / math.sqrt(query.shape[-1])
-    scores = jnp.einsum("...qp,...kp->...qk", query, key)
+    scores = jnp.einsum("...qp,...kp->...qk", query, key).astype(jnp.float32)
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(value.dtype)
+        scores = jnp.where(mask, scores, np.finfo(np.float32).min)
+    weights = jax.nn.softmax(scores).astype(value.dtype)
     if not deterministic and dropout_rate > 0:
+        assert dropout_rng is not None  # in training there is one
         kept = jax.random.bernoulli(dropout_rng, 1 - dropout_rate, weights.shape)
         weights = weights * (kept.astype(weights.dtype) / (1 - dropout_rate))
     seen = jnp.einsum("...qk,...kp->...qp", weights, value)
