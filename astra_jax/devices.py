@@ -93,6 +93,26 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
+def put_on_local(tree: Any, mesh: Mesh) -> Any:
+    """Arrays whole on every device of `mesh`, which is of this process.
+
+    They are NumPy arrays, or arrays that all devices hold whole: what the mesh's devices hold
+    already is taken as it is, nothing is copied. So it is gone when those arrays are donated.
+    """
+    sharding, devices = replicated(mesh), list(mesh.devices.flat)
+
+    def put(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
+        if isinstance(leaf, jax.Array):
+            held = {shard.device: shard.data for shard in leaf.addressable_shards}
+            if leaf.is_fully_replicated and set(devices) <= set(held):
+                parts = [held[device] for device in devices]
+                return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+            leaf = np.asarray(leaf.addressable_data(0))
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(put, tree)
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that talks to the user and writes the run's files."""
     return jax.process_index() == 0

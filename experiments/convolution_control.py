@@ -35,8 +35,9 @@ from astra_jax.model.layers import step_times
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.prepare import matches_of
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import Forward, Predictor, compile_apply
+from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.losses import losses
 
 LOGIT_AT_START = -4.0
@@ -112,7 +113,7 @@ def predict(
     """Labels and predictions of a split's matches."""
     matches = matches_of(settings, split)
     halves = normalize(index_halves(settings.data, matches, labelled=False), norms)
-    forward = Forward(compile_apply(model), params, make_mesh())
+    forward = Forward(Programs(model, make_mesh()), params)
     predictor = Predictor(settings.inference, [(forward, halves)])
     found = predict_matches(predictor, halves, settings.data.classes)
     return read_labels(settings.data, matches), found

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -62,23 +63,24 @@ class Attention(nn.Module):
         else:
             (query,) = self._project(x, self.query())
             key, value = self._project(memory, self.key(), self.value())
-        scores = jnp.einsum("...qhd,...khd->...hqk", query / math.sqrt(query.shape[-1]), key)
+        query = query / math.sqrt(query.shape[-1])
+        scores = jnp.einsum("...qp,...kp->...qk", query, key).astype(jnp.float32)
         if present is not None:
-            least = float(jnp.finfo(scores.dtype).min)  # type: ignore[no-untyped-call]
-            scores = jnp.where(present[..., None, None, :], scores, least)
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-        looked = jnp.einsum("...hqk,...khd->...qhd", self.drop(weights, train), value)
+            scores = jnp.where(present[..., None, None, :], scores, np.finfo(np.float32).min)
+        weights = self.drop(jax.nn.softmax(scores).astype(self.dtype), train)
+        looked = jnp.swapaxes(jnp.einsum("...qk,...kp->...qp", weights, value), -2, -3)
         kernel, bias = (array.astype(self.dtype) for array in self.out())
-        return jnp.einsum("...qhd,hdf->...qf", looked, kernel) + bias
+        return jnp.einsum("...qhp,hpd->...qd", looked, kernel) + bias
 
     def _project(
         self,
         x: Float[Array, "*batch step dim"],
         *weights: tuple[Float[Array, "dim head part"], Float[Array, "head part"]],
-    ) -> list[Float[Array, "*batch step head part"]]:
+    ) -> list[Float[Array, "*batch head step part"]]:
+        """The products with all weights. Heads come before steps: on a CPU what follows is faster."""
         kernels, biases = zip(*weights, strict=True)
         kernel, bias = (
             jnp.concatenate(arrays, axis=-2).astype(self.dtype) for arrays in (kernels, biases)
         )
         projected = jnp.einsum("...ld,dhp->...lhp", x, kernel) + bias
-        return jnp.split(projected, len(weights), axis=-2)
+        return jnp.split(jnp.swapaxes(projected, -2, -3), len(weights), axis=-3)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from astra_jax.model.config import ModelConfig
 from astra_jax.model.initializers import described, draw
@@ -61,6 +61,37 @@ def _described(model: SpottingModel) -> Any:
             lambda key: model.init(key, inputs, train=False)["params"],
             jax.eval_shape(jax.random.key, 0),
         )
+
+    def embed_pieces(
+        self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
+    ) -> Any:
+        """What is computed of every row of a source, or every audio segment, by itself.
+
+        At inference windows share it. `stream` counts the sources, then the audio; segments are
+        (piece, frame, mel). Arrays come back with the leading axis `piece`; here the pieces as
+        they are.
+        """
+        del stream, present
+        return pieces
+
+    def predict_embedded(
+        self, embedded: tuple[Any, ...], present: tuple[Bool[Array, "clip _"], ...]
+    ) -> Predictions:
+        """Predicts clips from what `embed_pieces` gave, of each stream with axes (clip, piece).
+
+        Same as `apply` of the clips, but for frames of audio after the last whole segment.
+        """
+        count, audio = len(self.config.sources), self.config.audio
+        inputs: dict[str, Any] = {
+            "features": embedded[:count],
+            "log_mel": None,
+            "masks": {"features": present[:count]},
+        }
+        if audio is not None:
+            segments = embedded[count]
+            inputs["log_mel"] = segments.reshape(segments.shape[0], -1, audio.mels)
+            inputs["masks"]["log_mel"] = jnp.repeat(present[count], audio.segment_frames, axis=1)
+        return self(inputs)
 
 
 def example_inputs(config: ModelConfig) -> dict[str, Any]:

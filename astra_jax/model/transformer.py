@@ -154,18 +154,22 @@ class DecoderLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "clip position dim"],
+        x: Float[Array, "_ position dim"],
         memory: Float[Array, "clip token dim"],
         present: Bool[Array, "clip token"] | None,
         train: bool,
     ) -> Float[Array, "clip position dim"]:
-        """Queries attend to each other and to the tokens that are there."""
+        """Queries attend to each other and to the tokens that are there.
+
+        Queries that are the same for all clips may be given once.
+        """
         cfg = self.config
         sizes = cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype
         attend = Attention(*sizes, name="self_attention")
         look = Attention(*sizes, name="cross_attention")
         feed_forward = FeedForward(cfg, name="feed_forward")
         x = _Residual(cfg, name="residual_0")(x, lambda y: attend(y, train=train), train)
+        x = jnp.broadcast_to(x, (memory.shape[0], *x.shape[1:]))
         x = _Residual(cfg, name="residual_1")(x, lambda y: look(y, memory, present, train), train)
         return _Residual(cfg, name="residual_2")(x, lambda y: feed_forward(y, train), train)
 
@@ -187,7 +191,9 @@ class Decoder(nn.Module):
         make_layer = nn.remat(DecoderLayer, static_argnums=(4,)) if cfg.remat else DecoderLayer
         times = step_times(cfg.positions, cfg.positions)
         queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
-        x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
+        x = queries[None].astype(memory.dtype)
+        if train:  # dropout makes a clip's queries its own from the first layer on
+            x = jnp.broadcast_to(x, (memory.shape[0], *queries.shape))
         for i in range(cfg.decoder_layers):
             x = make_layer(cfg, name=f"layer_{i}")(x, memory, present, train)
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x

@@ -153,7 +153,7 @@ def _predictor(
     """The members as one; a batch of windows is the smallest of theirs."""
     mesh = components.make_local_mesh()
     forwards = [
-        Forward(components.compile_apply(member.model), of_member, mesh)
+        Forward(components.make_programs(member.model, mesh), of_member)
         for member, of_member in zip(members, params, strict=True)
     ]
     smallest = min(member.settings.inference.batch_size for member in members)

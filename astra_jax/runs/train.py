@@ -104,8 +104,7 @@ def _train(
             settings,
             prepared.validation,
             interruption,
-            components.compile_apply(computation.model),
-            components.make_local_mesh,
+            components.make_programs(computation.model, components.make_local_mesh()),
         )
         journal = _open_journal(settings, folder, prepared, log)
         trainer = components.make_trainer(
