@@ -77,7 +77,7 @@ class Attention(nn.Module):
         x: Float[Array, "*batch step dim"],
         *weights: tuple[Float[Array, "dim head part"], Float[Array, "head part"]],
     ) -> list[Float[Array, "*batch head step part"]]:
-        """The products with all weights. Heads come before steps: on a CPU what follows is faster."""
+        """The products with all weights; heads before steps: on a CPU what follows is faster."""
         kernels, biases = zip(*weights, strict=True)
         kernel, bias = (
             jnp.concatenate(arrays, axis=-2).astype(self.dtype) for arrays in (kernels, biases)
