@@ -1,7 +1,6 @@
 """What benchmarks/input.py measures, on made-up matches: its docstring says what."""
 
 import contextlib
-import json
 import os
 import statistics
 import tempfile
@@ -12,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_up_matches import EVENTS_A_HALF, write_matches
 
 from astra_jax.config.load import load_config
 from astra_jax.data.annotations import Events
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
-from astra_jax.data.layout import audio_path, label_path, source_path
 from astra_jax.data.pipeline import TrainingStream
-from astra_jax.data.sources import DataSpec
-from astra_jax.data.time import steps_of
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
 
-HALF_SECONDS, MATCHES, EVENTS_A_HALF = 2700, 4, 100
+HALF_SECONDS, MATCHES = 2700, 4
 MATCHES_AT_THE_START = 300
 
 
@@ -33,42 +30,6 @@ def settings_of(config: str, root: Path, workers: int) -> Settings:
     keys = {"data.root": root, "data.workers": workers}
     loaded = load_config(config, [f"--config.{key}={value}" for key, value in keys.items()])
     return Settings.from_config(resolve(loaded, RunFolder(root / "run")))
-
-
-def write_matches(spec: DataSpec) -> list[str]:
-    """Matches of random values, features in half precision; their names."""
-    rng = np.random.default_rng(0)
-    names = [f"league/season/match {number}" for number in range(MATCHES)]
-    for name in names:
-        label_path(spec, name).parent.mkdir(parents=True)
-        label_path(spec, name).write_text(json.dumps({"annotations": _annotations(spec, rng)}))
-        for half in spec.periods:
-            for source in spec.sources:
-                rows = steps_of(HALF_SECONDS, source.rows_per_second)
-                values = rng.standard_normal((rows, source.width), np.float32)
-                np.save(source_path(spec, source, name, half), values.astype(np.float16))
-            if spec.audio is not None:
-                frames = (spec.audio.mels, HALF_SECONDS * spec.audio.frames_per_second)
-                np.save(audio_path(spec, spec.audio, name, half), rng.random(frames, np.float32))
-    return names
-
-
-def _annotations(spec: DataSpec, rng: np.random.Generator) -> list[dict[str, str]]:
-    return [
-        {
-            "gameTime": f"{half} - {ms // 60_000:02d}:{ms // 1000 % 60:02d}",
-            "label": spec.classes[action],
-            "position": str(ms),
-            "team": "home",
-            "visibility": "visible",
-        }
-        for half in spec.periods
-        for ms, action in zip(
-            rng.integers(1000 * HALF_SECONDS, size=EVENTS_A_HALF).tolist(),
-            rng.integers(len(spec.classes), size=EVENTS_A_HALF).tolist(),
-            strict=True,
-        )
-    ]
 
 
 def many_halves(halves: Sequence[Half]) -> list[Half]:
@@ -166,7 +127,7 @@ def measure(config: str, workers: int, starters: int, batches: int) -> dict[str,
     """All figures of a config."""
     with tempfile.TemporaryDirectory(prefix="astra_input_") as name:
         settings = settings_of(config, Path(name), 0)
-        halves = index_halves(settings.data, write_matches(settings.data))
+        halves = index_halves(settings.data, write_matches(settings.data, MATCHES, HALF_SECONDS))
         for _ in TrainingStream(halves, settings.stream).batches(0, 20):  # into the page cache
             pass
         return {

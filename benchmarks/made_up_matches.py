@@ -12,12 +12,14 @@ EVENTS_A_HALF = 100
 
 
 def write_matches(spec: DataSpec, matches: int, half_seconds: int) -> list[str]:
-    """So many matches of a config's shapes, features in half precision, below its roots; names."""
+    """So many matches, features in half precision, below the roots of `spec`; their names."""
     rng = np.random.default_rng(0)
     names = [f"league/season/match {number}" for number in range(matches)]
     for name in names:
         label_path(spec, name).parent.mkdir(parents=True)
-        annotations = []
+        label_path(spec, name).write_text(
+            json.dumps({"annotations": _annotations(spec, half_seconds, rng)})
+        )
         for half in spec.periods:
             for source in spec.sources:
                 rows = steps_of(half_seconds, source.rows_per_second)
@@ -26,17 +28,24 @@ def write_matches(spec: DataSpec, matches: int, half_seconds: int) -> list[str]:
             if spec.audio is not None:
                 frames = (spec.audio.mels, half_seconds * spec.audio.frames_per_second)
                 np.save(audio_path(spec, spec.audio, name, half), rng.random(frames, np.float32))
-            times = rng.integers(1000 * half_seconds, size=EVENTS_A_HALF).tolist()
-            actions = rng.integers(len(spec.classes), size=EVENTS_A_HALF).tolist()
-            annotations += [
-                {
-                    "gameTime": f"{half} - {ms // 60_000:02d}:{ms // 1000 % 60:02d}",
-                    "label": spec.classes[action],
-                    "position": str(ms),
-                    "team": "home",
-                    "visibility": "visible",
-                }
-                for ms, action in zip(times, actions, strict=True)
-            ]
-        label_path(spec, name).write_text(json.dumps({"annotations": annotations}))
     return names
+
+
+def _annotations(
+    spec: DataSpec, half_seconds: int, rng: np.random.Generator
+) -> list[dict[str, str]]:
+    return [
+        {
+            "gameTime": f"{half} - {ms // 60_000:02d}:{ms // 1000 % 60:02d}",
+            "label": spec.classes[action],
+            "position": str(ms),
+            "team": "home",
+            "visibility": "visible",
+        }
+        for half in spec.periods
+        for ms, action in zip(
+            rng.integers(1000 * half_seconds, size=EVENTS_A_HALF).tolist(),
+            rng.integers(len(spec.classes), size=EVENTS_A_HALF).tolist(),
+            strict=True,
+        )
+    ]

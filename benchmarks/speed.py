@@ -148,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, help="of which the median counts (CPU 5, GPU 20)")
     parser.add_argument("--table", action="store_true", help="print what --out has, measure none")
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # A library that was imported has set it up already.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     known = cases_of(args.device)
     names = [] if args.table else args.cases or usual_cases(args.device)
     for name in names:

@@ -99,11 +99,11 @@ def test_every_so_many_steps_one_has_a_line(tmp_path):
     journal = journal_of(path, trackers, [], every_steps=2)
     with journal.open(0):
         for step in range(1, 6):
-            journal.step(step, values_of(loss=step), Pace(step - 1, 0.5 * step, 0.25 * step))
-    # 1 step in 1 s, then 2 in 1 s.
+            journal.step(step, values_of(loss=step), Pace(0.5 * step, 0.25 * step))
+    # Two steps a second.
     expected = [
         {"step": 2, "loss": 2.0, "gradient_norm": 6.0, "learning_rate": 0.01}
-        | {"clips_per_second": 8.0, "seconds_waited": 0.5},
+        | {"clips_per_second": 16.0, "seconds_waited": 0.5},
         {"step": 4, "loss": 4.0, "gradient_norm": 12.0, "learning_rate": 0.03}
         | {"clips_per_second": 16.0, "seconds_waited": 0.5},
     ]
@@ -155,7 +155,7 @@ def end_epochs(journal: Journal, *paces: Pace) -> None:
 def test_an_epoch_says_how_long_it_waited_and_once_what_helps(tmp_path):
     path, said = tmp_path / "metrics.jsonl", []
     journal = journal_of(path, Remembering(), said, every_steps=0)
-    end_epochs(journal, Pace(3, 100, 9), Pace(6, 150, 15), Pace(9, 160, 19))
+    end_epochs(journal, Pace(100, 9), Pace(150, 15), Pace(160, 19))
     assert [line["seconds_waited"] for line in lines(path)] == [9, 6, 4]
     # Of the first one's 100 s 9 are not notable.
     assert said == [
@@ -167,5 +167,5 @@ def test_an_epoch_says_how_long_it_waited_and_once_what_helps(tmp_path):
 
 def test_waiting_of_less_than_a_second_is_not_told(tmp_path):
     said: list[str] = []
-    end_epochs(journal_of(tmp_path / "metrics.jsonl", Remembering(), said, 0), Pace(3, 2, 0.9))
+    end_epochs(journal_of(tmp_path / "metrics.jsonl", Remembering(), said, 0), Pace(2, 0.9))
     assert said == []

@@ -49,6 +49,7 @@ class Journal:
         self._tell, self._speaks = tell, is_first_process()
         self._every_steps, self._advised = every_steps, False
         self._at_line = self._at_epoch = Pace()
+        self._since_line = 0
 
     def cut(self, step: int) -> None:
         """Drops the lines of what the checkpoint of `step` does not hold, and damaged ones.
@@ -110,19 +111,20 @@ class Journal:
             f"{skipped}, lr {self._rate(step, in_all):.1e}, {clips} clips/s",
             refresh=False,
         )
+        self._since_line += 1
         if self._every_steps and step % self._every_steps == 0:
             self._tell_step(step, values, self._rate(step, in_all), pace.since(self._at_line))
-            self._at_line = pace
+            self._at_line, self._since_line = pace, 0
 
     def _tell_step(self, step: int, values: StepValues, rate: float, pace: Pace) -> None:
         """The line of a step; `pace`: since the one before. What is not finite is null there."""
-        clips = pace.clips_per_second(self._batch_size)
+        clips = self._since_line * self._batch_size
         line = {
             "step": step,
             "loss": _finite(values.losses[0]),
             "gradient_norm": _finite(values.gradient_norm),
             "learning_rate": rate,
-            "clips_per_second": None if clips is None else round(clips, 1),
+            "clips_per_second": round(clips / pace.seconds, 1) if pace.seconds else None,
             "seconds_waited": round(pace.waited, 3),
         }
         if self._speaks:

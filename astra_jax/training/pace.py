@@ -11,23 +11,14 @@ import jax
 
 @dataclass(frozen=True)
 class Pace:
-    """So many steps in so many seconds, and how many of these the devices waited for batches."""
+    """Seconds in which steps were taken, and how many of them the devices waited for batches."""
 
-    steps: int = 0
     seconds: float = 0.0
     waited: float = 0.0
 
     def since(self, earlier: "Pace") -> "Pace":
         """What came after an earlier reading of the same stopwatch."""
-        return Pace(
-            self.steps - earlier.steps,
-            self.seconds - earlier.seconds,
-            self.waited - earlier.waited,
-        )
-
-    def clips_per_second(self, batch_size: int) -> float | None:
-        """None where no step was taken."""
-        return self.steps * batch_size / self.seconds if self.steps and self.seconds else None
+        return Pace(self.seconds - earlier.seconds, self.waited - earlier.waited)
 
 
 class Stopwatch:
@@ -38,7 +29,7 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+        self._seconds, self._waited = 0.0, 0.0
         self._since: float | None = None
         self._idle_from: Future[float] | None = None
         # Looks out for the end of each step, so that the loop itself waits for none.
@@ -67,13 +58,11 @@ class Stopwatch:
         self._idle_from = self._lookout.submit(_end_of, values)
         if self._since is None:
             self._since = time.monotonic()
-        else:
-            self._steps += 1
 
     def read(self) -> Pace:
         """All up to now."""
         running = 0.0 if self._since is None else time.monotonic() - self._since
-        return Pace(self._steps, self._seconds + running, self._waited)
+        return Pace(self._seconds + running, self._waited)
 
     def close(self) -> None:
         """Ends its thread."""
