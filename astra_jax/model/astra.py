@@ -106,7 +106,7 @@ class ASTRA(SpottingModel):
 
     def predict_embedded(
         self,
-        embedded: tuple[dict[str, Float[Array, "clip piece ..."]], ...],
+        embedded: tuple[dict[str, Float[Array, "clip _ ..."]], ...],
         present: tuple[Bool[Array, "clip _"], ...],
     ) -> Predictions:
         """Predicts clips from the pieces of every stream; see `SpottingModel`."""

@@ -52,17 +52,6 @@ class SpottingModel(nn.Module):
             drawn |= jax.device_get(draw_others(jax.random.key(seed)))
         return unflatten_dict(drawn, sep="/")
 
-
-@functools.lru_cache(maxsize=8)  # a start asks several times, and tracing a model takes long
-def _described(model: SpottingModel) -> Any:
-    """Shapes and types of the parameters, and how they are distributed."""
-    inputs = example_inputs(model.config)
-    with described():
-        return jax.eval_shape(
-            lambda key: model.init(key, inputs, train=False)["params"],
-            jax.eval_shape(jax.random.key, 0),
-        )
-
     def embed_pieces(
         self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
     ) -> Any:
@@ -93,6 +82,17 @@ def _described(model: SpottingModel) -> Any:
             inputs["log_mel"] = segments.reshape(segments.shape[0], -1, audio.mels)
             inputs["masks"]["log_mel"] = jnp.repeat(present[count], audio.segment_frames, axis=1)
         return self(inputs)
+
+
+@functools.lru_cache(maxsize=8)  # a start asks several times, and tracing a model takes long
+def _described(model: SpottingModel) -> Any:
+    """Shapes and types of the parameters, and how they are distributed."""
+    inputs = example_inputs(model.config)
+    with described():
+        return jax.eval_shape(
+            lambda key: model.init(key, inputs, train=False)["params"],
+            jax.eval_shape(jax.random.key, 0),
+        )
 
 
 def example_inputs(config: ModelConfig) -> dict[str, Any]:
