@@ -66,7 +66,7 @@ def backward(
         return [by_part.astype(images.dtype)], by_matrices
 
     parts, size = [images, kept, gradient], _segments_of(images, kernel)
-    empty, zeros = [jnp.zeros_like(images)], jax.tree.map(jnp.zeros_like, matrices)
+    empty, zeros = [jnp.zeros_like(images)], jnp.zeros_like(matrices)
     (by_images,), by_matrices = _by_blocks(compute, parts, size, empty, zeros)
     return by_images, by_kernel(by_matrices)[0].astype(kernel.dtype)
 

@@ -7,8 +7,8 @@ gradients. Results differ from the plain way's by a little rounding. Of few chan
 would be too thin: there a whole tile is one row. Images have even sizes.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from operator import add
 
 import jax.numpy as jnp
@@ -16,108 +16,154 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from astra_jax.model.pooling import Grid, Images, merge
+from astra_jax.model.pooling import Grid, Images
 
 _FEW_CHANNELS = 8
 
-# The transforms of a tile, of a kernel and of the products, each for rows and columns.
-_OF_TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_OF_PRODUCTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+# Transforms of a tile, of a kernel and of the products: of rows and, the same, of columns.
+_OF_TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], float)
+_OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], float)
+_OF_PRODUCTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], float)
+
+_ROWS, _COLUMNS = -3, -2
+
+Matrices = Float[Array, "_ _ number channel"]
+"""By a tile's transformed column and row; of few channels by the corner's row and column."""
 
 
-def matrices_of(kernel: Float[Array, "3 3 channel_in channel_out"]) -> Grid:
+def matrices_of(kernel: Float[Array, "3 3 channel_in channel_out"]) -> Matrices:
     """What `corners_of` multiplies by: linear in the kernel."""
     channels_in, channels_out = kernel.shape[2:]
     if channels_in > _FEW_CHANNELS:
-        of_kernel = _OF_KERNEL.astype(kernel.dtype)
-        full = jnp.einsum("ai,bj,ijcd->abcd", of_kernel, of_kernel, kernel)
-        return [[full[i, j] for j in range(4)] for i in range(4)]
+        weights = _OF_KERNEL.astype(kernel.dtype)
+        return jnp.einsum("bj,ai,ijcd->bacd", weights, weights, kernel)
     # Which numbers of its tile a corner sees.
-    seen = [[((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for j in (0, 1)] for i in (0, 1)]
-    shape = (16 * channels_in, channels_out)
-    return [[jnp.pad(kernel, widths).reshape(shape) for widths in row] for row in seen]
+    seen = [((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for i in (0, 1) for j in (0, 1)]
+    stacked = jnp.stack([jnp.pad(kernel, widths) for widths in seen])
+    return stacked.reshape(2, 2, 16 * channels_in, channels_out)
 
 
-def corners_of(images: Images, matrices: Grid) -> Grid:
+def corners_of(images: Images, matrices: Matrices) -> Grid:
     """The corners of the convolved images (`pooling.corners`)."""
-    if images.shape[-1] > _FEW_CHANNELS:
-        return _combine(_OF_PRODUCTS, _each(_product, _combine(_OF_TILE, _tiles(images)), matrices))
-    rows = _as_rows(images)
-    return [[_product(rows, matrix) for matrix in row] for row in matrices]
+    if images.shape[-1] <= _FEW_CHANNELS:
+        rows = _whole_tiles(images)
+        return [[jnp.tensordot(rows, matrix, 1) for matrix in row] for row in matrices]
+    tiles = _transformed_tiles(images)
+    flat = _product(_flat(tiles), _flat(matrices), 2, 1)
+    products = flat.reshape(*tiles.shape[:-1], -1)
+    columns = _signed_sums(_OF_PRODUCTS, list(products))
+    by_column = [_signed_sums(_OF_PRODUCTS, list(column)) for column in columns]
+    return [list(row) for row in zip(*by_column, strict=True)]
 
 
-def gradients(images: Images, matrices: Grid, by_corners: Grid) -> tuple[Images, Grid]:
+def gradients(images: Images, matrices: Matrices, by_corners: Grid) -> tuple[Images, Matrices]:
     """The gradients by the images and the matrices of `corners_of`."""
-    if images.shape[-1] > _FEW_CHANNELS:
-        by_products = _combine(_OF_PRODUCTS.T, by_corners)
-        by_transforms = _each(_product_by_transposed, by_products, matrices)
-        by_matrices = _each(_sum_of_products, _combine(_OF_TILE, _tiles(images)), by_products)
-        return _untile(_combine(_OF_TILE.T, by_transforms)), by_matrices
-    terms = _each(_product_by_transposed, by_corners, matrices)
-    by_rows = jnp.split(reduce(add, (term for row in terms for term in row)), 16, axis=-1)
-    rows = _as_rows(images)
-    by_matrices = [[_sum_of_products(rows, corner) for corner in row] for row in by_corners]
-    return _untile([by_rows[4 * i : 4 * i + 4] for i in range(4)]), by_matrices
+    if images.shape[-1] <= _FEW_CHANNELS:
+        return _gradients_of_whole_tiles(images, matrices, by_corners)
+    by_column = [_stacked(_OF_PRODUCTS.T, column) for column in zip(*by_corners, strict=True)]
+    by_products = _stacked(_OF_PRODUCTS.T, by_column)
+    tiles, flat = _transformed_tiles(images), _flat(by_products)
+    by_matrices = _product(_flat(tiles), flat, 1, 1).reshape(matrices.shape)
+    by_tiles = _product(flat, _flat(matrices), 2, 2).reshape(tiles.shape)
+    by_rows = _joined(_signed_sums(_OF_TILE.T, list(by_tiles)), _COLUMNS)
+    by_rows = lax.optimization_barrier(by_rows)
+    return _joined(_signed_sums(_OF_TILE.T, list(by_rows)), _ROWS), by_matrices
 
 
-def _tiles(images: Images) -> Grid:
-    """The 4 x 4 numbers of tiles, each of all tiles."""
-    rows, columns = images.shape[2:4]
-    padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-    return [
-        [padded[:, :, i : i + rows - 1 : 2, j : j + columns - 1 : 2] for j in range(4)]
-        for i in range(4)
-    ]
+def _flat(x: Float[Array, "4 4 *tile number"]) -> Float[Array, "16 _ number"]:
+    return x.reshape(16, -1, x.shape[-1])
 
 
-def _untile(tiles: Grid) -> Images:
-    """The transposed of `_tiles`: what all tiles say of a number of the images, summed.
+def _product(
+    one: Float[Array, "16 _ _"], other: Float[Array, "16 _ _"], axis: int, other_axis: int
+) -> Float[Array, "16 _ _"]:
+    """16 products of matrices, summed over these axes.
 
-    The first of two rows of a result stands in row 1 of its tile and in row 3 of the tile before,
-    the second in row 2, and in row 0 of the next tile. So do columns.
+    Of arrays with more axes XLA makes slower products, or transposes them first.
     """
-    first, second, third, last = tiles
-    pairs = zip(first, second, third, last, strict=True)
-    rows = [(b + _moved(d, 2, 1), c + _moved(a, 2, -1)) for a, b, c, d in pairs]
-    return merge(
-        [[b + _moved(d, 3, 1), c + _moved(a, 3, -1)] for a, b, c, d in zip(*rows, strict=True)]
-    )
+    return lax.dot_general(one, other, (((axis,), (other_axis,)), ((0,), (0,))))
 
 
-def _moved(x: Array, axis: int, by: int) -> Array:
-    """Moved by one place, down or up; zeros follow."""
+def _gradients_of_whole_tiles(
+    images: Images, matrices: Matrices, by_corners: Grid
+) -> tuple[Images, Matrices]:
+    every = [0, 1, 2, 3]
+    rows = _whole_tiles(images)
+    by_matrices = [[jnp.tensordot(rows, x, (every, every)) for x in row] for row in by_corners]
+    terms = [
+        jnp.tensordot(by_corners[i][j], matrices[i, j], ((4,), (1,)))
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    numbers = jnp.split(reduce(add, terms), 16, axis=-1)
+    by_rows = [_joined(numbers[4 * i : 4 * i + 4], _COLUMNS) for i in range(4)]
+    return _joined(by_rows, _ROWS), jnp.stack([jnp.stack(row) for row in by_matrices])
+
+
+def _transformed_tiles(images: Images) -> Float[Array, "4 4 clip segment _ _ channel"]:
+    """By column and row of the transform."""
+    by_row = _stacked(_OF_TILE, _cut(_padded(images), _ROWS))
+    # Computed once, not again for each of the four columns.
+    by_row = lax.optimization_barrier(by_row)
+    return _stacked(_OF_TILE, _cut(by_row, _COLUMNS))
+
+
+def _whole_tiles(images: Images) -> Float[Array, "clip segment _ _ number"]:
+    by_row = _cut(_padded(images), _ROWS)
+    return jnp.concatenate([number for row in by_row for number in _cut(row, _COLUMNS)], axis=-1)
+
+
+def _padded(images: Images) -> Images:
+    return jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _cut(padded: Float[Array, "..."], axis: int) -> list[Array]:
+    """The first, second, third and last row (or column) of every tile, along `axis`."""
+    axis += padded.ndim
+    size = padded.shape[axis]
+    return [lax.slice_in_dim(padded, i, size - 3 + i, 2, axis) for i in range(4)]
+
+
+def _joined(numbers: Sequence[Float[Array, "..."]], axis: int) -> Float[Array, "..."]:
+    """The transposed of `_cut` and padding: what all tiles say of a row (or column), summed.
+
+    Of the two rows that a tile gives of the result the first is its second and the last of the
+    tile before, the second its third and the first of the tile after.
+    """
+    first, second, third, last = numbers
+    axis += first.ndim
+    pair = second + _moved(last, axis, 1), third + _moved(first, axis, -1)
+    shape = list(first.shape)
+    shape[axis] *= 2
+    return jnp.stack(pair, axis + 1).reshape(shape)
+
+
+def _moved(x: Float[Array, "..."], axis: int, by: int) -> Float[Array, "..."]:
+    """Moved by one place, up or down, a zero in its stead."""
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (by, -by, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), widths)
 
 
-def _as_rows(images: Images) -> Float[Array, "clip segment half_row half_column number"]:
-    return jnp.concatenate([number for row in _tiles(images) for number in row], axis=-1)
+def _stacked(
+    weights: Float[np.ndarray, "sum entry"], entries: Sequence[Float[Array, "..."]]
+) -> Float[Array, "sum ..."]:
+    """Weighted sums as one array: one operation, where a list of sums takes one each to compile."""
+    column = (-1, *(1 for _ in entries[0].shape))
+    columns = weights.T.astype(entries[0].dtype)
+    terms = [w.reshape(column) * entry for w, entry in zip(columns, entries, strict=True)]
+    return reduce(add, terms)
 
 
-def _each(function: Callable[..., Array], *grids: Grid) -> Grid:
-    return [
-        [function(*entries) for entries in zip(*rows, strict=True)]
-        for rows in zip(*grids, strict=True)
-    ]
-
-
-_product = partial(jnp.tensordot, axes=1)
-_product_by_transposed = partial(jnp.tensordot, axes=((4,), (1,)))
-_sum_of_products = partial(jnp.tensordot, axes=((0, 1, 2, 3), (0, 1, 2, 3)))
-
-
-def _combine(weights: np.ndarray, grid: Grid) -> Grid:
-    """`weights` by rows and by columns; they are 1, 0 and -1."""
-    rows = [[_signed_sum(row, column) for column in zip(*grid, strict=True)] for row in weights]
-    return [[_signed_sum(row, entries) for row in weights] for entries in rows]
-
-
-def _signed_sum(signs: np.ndarray, entries: Sequence[Array]) -> Array:
-    signed = [(sign, entry) for sign, entry in zip(signs, entries, strict=True) if sign]
-    (sign, entry), *rest = signed
-    total = entry if sign > 0 else -entry
-    for sign, entry in rest:
-        total = total + entry if sign > 0 else total - entry
-    return total
+def _signed_sums(
+    signs: Float[np.ndarray, "sum entry"], entries: Sequence[Float[Array, "..."]]
+) -> list[Array]:
+    """Sums that something goes on with, one by one; `signs` are 1, 0 and -1."""
+    sums = []
+    for row in signs:
+        (sign, entry), *rest = [(s, x) for s, x in zip(row, entries, strict=True) if s]
+        total = entry if sign > 0 else -entry
+        for sign, entry in rest:
+            total = total + entry if sign > 0 else total - entry
+        sums.append(total)
+    return sums
