@@ -92,7 +92,7 @@ class ASTRA(SpottingModel):
 
     def embed_pieces(
         self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
-    ) -> dict[str, Float[Array, "piece ..."]]:
+    ) -> dict[str, Float[Array, "_ ..."]]:
         """A row's or segment's tokens without their codes; of a row also what the shortcut sees."""
         with self._precision():
             (shown,) = hide_absent(pieces[None], present[None])
@@ -106,7 +106,7 @@ class ASTRA(SpottingModel):
 
     def predict_embedded(
         self,
-        embedded: tuple[dict[str, Float[Array, "clip piece ..."]], ...],
+        embedded: tuple[dict[str, Float[Array, "clip _ ..."]], ...],
         present: tuple[Bool[Array, "clip _"], ...],
     ) -> Predictions:
         """Predicts clips from the pieces of every stream; see `SpottingModel`."""
