@@ -23,7 +23,8 @@ from astra_jax.devices import make_mesh
 from astra_jax.model import ASTRA, Predictions
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import Forward, Predictor, average_models, find_spots
+from astra_jax.spotting.ensemble import average_models
+from astra_jax.spotting.inference import Forward, Predictor, find_spots
 from astra_jax.spotting.pieces import number_pieces, streams_of
 from astra_jax.spotting.programs import Programs, compile_apply
 from astra_jax.spotting.read_ahead import read_ahead
@@ -224,8 +225,9 @@ class Counted(Programs):
 
 
 def test_halves_of_any_length_take_one_program_a_stream_and_embed_no_row_twice(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("astra_jax.spotting.schedule._FEWEST_ROWS", 1)
     write_halves(tmp_path)
     config = full_config(tmp_path)
     config.inference.batch_size = 2
@@ -307,9 +309,11 @@ def test_reading_ahead_ends_with_its_reader() -> None:
 @pytest.mark.parametrize("stride", [2.4, 3.3, 7.0, 20.0])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_piece_keeps_its_place_until_no_window_needs_it(
-    tmp_path: Path, stride: float, batch_size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: float, batch_size: int
 ) -> None:
     """With a stride of 24 frames every other window's segments of 16 begin where others' do."""
+    monkeypatch.setattr("astra_jax.spotting.schedule._FEWEST_ROWS", 1)
+    monkeypatch.setattr("astra_jax.spotting.schedule._SEGMENTS_A_WINDOW", 2)
     write_halves(tmp_path)
     settings, (half, _) = set_up(tmp_path, full_config(tmp_path))
     starts = clip_starts(half.seconds, stride, 20, 2)

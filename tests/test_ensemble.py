@@ -26,7 +26,8 @@ from astra_jax.model import ASTRA, Predictions, abstract_params
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.members import index_members, normalize_members, open_members
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import Forward, InferenceConfig, Predictor, average_models
+from astra_jax.spotting.ensemble import average_models
+from astra_jax.spotting.inference import Forward, InferenceConfig, Predictor
 from astra_jax.spotting.matches import spots_to_predictions
 from astra_jax.spotting.programs import compile_apply
 from astra_jax.spotting.suppression import suppress

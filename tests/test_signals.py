@@ -68,7 +68,7 @@ def test_a_signal_in_a_validation_does_not_wait_for_its_end(root, whole, tmp_pat
 
     components = dataclasses.replace(COMPONENTS, make_programs=Told)
     assert main(command(root, workdir), components) == 130
-    assert len(predicted) == 2  # of two halves, a batch each
+    assert len(predicted) == 3  # of two halves, two batches each
     assert "ended by SIGINT after step 3, saved" in capsys.readouterr().err
     assert main(command(root, workdir), COMPONENTS) == 0
     assert end_faults(workdir, whole) == []

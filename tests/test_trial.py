@@ -123,7 +123,7 @@ def test_a_batch_of_any_size_can_be_tried(root, tmp_path, size):
     with pytest.raises(Tried):
         runs.train(config, tmp_path, components=components)
     ((_, _, places, _),) = applied
-    assert len(places[0]) == size
+    assert len(places[0]) == min(size, 8)  # on a CPU
 
 
 def test_a_run_is_the_same_with_the_trial_and_without(root, tmp_path, monkeypatch):

@@ -183,7 +183,8 @@ def _inference() -> ConfigDict:
         {
             "stride_seconds": 8.0,
             "overlap": "max",  # what stays where windows overlap: the largest score, or the "mean"
-            "batch_size": 32,  # windows at a time, over the devices of this host
+            # Windows at a time, over the devices of this host (on a CPU 8, if this is more).
+            "batch_size": 32,
             "threshold": 0.01,
             "suppression": {
                 "kind": "soft",  # or "hard"

@@ -92,7 +92,7 @@ class ASTRA(SpottingModel):
 
     def embed_pieces(
         self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
-    ) -> dict[str, Float[Array, "piece ..."]]:
+    ) -> dict[str, Float[Array, "_ ..."]]:
         """A row's or segment's tokens without their codes; of a row also what the shortcut sees."""
         with self._precision():
             (shown,) = hide_absent(pieces[None], present[None])

@@ -10,7 +10,7 @@ from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.runs.memory import EVALUATION, explain_shortage
 from astra_jax.runs.prepare import Validation
 from astra_jax.runs.settings import Settings
-from astra_jax.spotting.inference import Forward, Predictor
+from astra_jax.spotting.inference import Forward, Predictor, windows_at_a_time
 from astra_jax.spotting.matches import predict_matches, spots_to_predictions
 from astra_jax.spotting.programs import Programs
 from astra_jax.training.interruption import Interruption
@@ -61,7 +61,7 @@ class _Validate:
         inference, half = self._settings.inference, self._validation.halves[0]
         with explain_shortage(EVALUATION):
             # So many strides hold at most a batch of windows.
-            strides = max(inference.batch_size - 1, 1)
+            strides = max(windows_at_a_time(inference, self._programs.mesh) - 1, 1)
             seconds = strides * exact_seconds(inference.stride_seconds)
             half = dataclasses.replace(half, seconds=min(exact_seconds(half.seconds), seconds))
             spots = self._predictor(params, [half]).spots(half)

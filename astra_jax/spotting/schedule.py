@@ -18,7 +18,9 @@ from astra_jax.data.time import Exact, exact_seconds, steps_touched
 from astra_jax.spotting.pieces import Pieces, Stream, number_pieces, rate_of, read_pieces
 from astra_jax.spotting.windows import batch_windows
 
-_MOST_ROWS, _MOST_SEGMENTS = 1024, 64
+# A block reads all weights of its embedding: it is large enough to pay for that, and fits anywhere.
+_FEWEST_ROWS, _MOST_ROWS = 256, 1024
+_MOST_SEGMENTS, _SEGMENTS_A_WINDOW = 64, 8
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class WindowLayout:
     def block(self, stream: Stream, rate: Exact) -> int:
         """Pieces embedded at a time.
 
-        As many rows as a batch of windows brings, or some segments of audio: they are large.
+        About as many rows as a batch of windows brings, or some segments of audio: fewer where the
+        batch is small, as where memory is.
         """
         if stream.source is None:
-            pieces = min(_MOST_SEGMENTS, 2 * self.batch_size)
+            pieces = min(_MOST_SEGMENTS, _SEGMENTS_A_WINDOW * self.batch_size)
         else:
             batch = self.batch_size * exact_seconds(self.stride_seconds)
-            pieces = min(_MOST_ROWS, steps_touched(batch, rate))
+            pieces = min(max(_FEWEST_ROWS, steps_touched(batch, rate)), _MOST_ROWS)
         return -(-pieces // self.devices) * self.devices
 
     def store_size(self, stream: Stream, rate: Exact) -> int:
