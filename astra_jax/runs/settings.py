@@ -75,7 +75,6 @@ class Settings:
         num_classes = len(data.classes)
         clip = ClipConfig.from_config(sections["clip"])
         targets = TargetSpec.from_config(sections["targets"], clip, num_classes)
-        compilation_cache = sections["training"].pop("compilation_cache")
         training = TrainingConfig.from_config(sections["training"])
         mixup = MixupConfig.from_config(sections["mixup"])
         batch_size = training.batch_size
@@ -101,7 +100,7 @@ class Settings:
             inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
             frame_rate=config.evaluation.frame_rate,
             trackers=TrackersConfig.from_config(sections["logging"]),
-            compilation_cache=compilation_cache,
+            compilation_cache=sections["training"]["compilation_cache"],
         )
 
 

@@ -37,7 +37,7 @@ class Validate(Protocol):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long a training takes and what it keeps; every field as in `config.training`."""
+    """How long a training takes and what it keeps; each field as in `config.training`."""
 
     batch_size: int
     accumulation_steps: int
@@ -51,8 +51,8 @@ class TrainingConfig:
 
     @classmethod
     def from_config(cls, training: Mapping[str, Any]) -> "TrainingConfig":
-        """Reads the config's section `training`."""
-        return cls(**training)
+        """Reads the config's section `training`; where programs are kept is the run's matter."""
+        return cls(**{key: value for key, value in training.items() if key != "compilation_cache"})
 
     def check_devices(self, devices: int) -> None:
         """Raises UserError where the batch can't be split over so many devices, or their parts."""
