@@ -84,8 +84,8 @@ def spots_in(out: Path) -> list[dict]:
 
 
 def test_a_model_twice_is_the_model_to_the_byte(full, tmp_path, monkeypatch, caplog):
-    reads, pread = [], os.pread
-    monkeypatch.setattr(os, "pread", lambda *args: reads.append(args) or pread(*args))
+    reads, preadv = [], os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: reads.append(args) or preadv(*args))
     blocks = runs.evaluate(full, "test", tmp_path / "one", components=COMPONENTS)
     by_one = len(reads)
     with caplog.at_level("INFO", "astra_jax"):

@@ -7,9 +7,10 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, UInt32
+from jaxtyping import Array, Key, UInt, UInt32
 
-_Words = tuple[Array, Array, Array]
+_Word = UInt32[Array, "..."]
+_Words = tuple[_Word, _Word, _Word]
 
 
 def cheap_key(key: Key[Array, ""]) -> Key[Array, ""]:
@@ -22,7 +23,7 @@ def cheap_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_PCG3D)
 
 
-def _hash(x: Array, y: Array, z: Array) -> _Words:
+def _hash(x: _Word, y: _Word, z: _Word) -> _Words:
     """Three words to three: pcg3d of "Hash Functions for GPU Rendering" (Jarzynski, Olano 2020)."""
     x, y, z = (word * np.uint32(1664525) + np.uint32(1013904223) for word in (x, y, z))
     x, y, z = _multiply(x, y, z)
@@ -30,13 +31,13 @@ def _hash(x: Array, y: Array, z: Array) -> _Words:
     return _multiply(x, y, z)
 
 
-def _multiply(x: Array, y: Array, z: Array) -> _Words:
+def _multiply(x: _Word, y: _Word, z: _Word) -> _Words:
     x = x + y * z
     y = y + z * x
     return x, y, z + x * y
 
 
-def _seed(seed: Array) -> UInt32[Array, "2"]:
+def _seed(seed: Any) -> UInt32[Array, "2"]:
     word = jax.lax.convert_element_type(seed, jnp.uint32)
     return jnp.stack([jnp.zeros_like(word), word])
 
@@ -53,7 +54,9 @@ def _fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
     return jnp.stack([word, key[1] * np.uint32(0x85EBCA77) + word])
 
 
-def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
+def _random_bits(
+    key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]
+) -> UInt[Array, "*shape"]:
     if bit_width not in (8, 16, 32):
         raise ValueError(f"{bit_width} bits a number: 8, 16 or 32")
     bits, _, _ = _hash(_places(shape), key[0], key[1])
