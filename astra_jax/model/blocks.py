@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from astra_jax.model.pooling import Images, Winners, corners, merge, pool, unpool
 from astra_jax.model.winograd import corners_of, gradients, matrices_of
@@ -31,7 +31,7 @@ def forward(
     wide = _wide(images)
     matrices = matrices_of(kernel.astype(wide))
 
-    def compute(part: Images) -> tuple[list[Array], tuple[()]]:
+    def compute(part: Images) -> tuple[list[Shaped[Array, "..."]], tuple[()]]:
         found = corners_of(part.astype(wide), matrices)
         if pooled:
             result, winners = pool(found, bias.astype(wide))
@@ -56,7 +56,9 @@ def backward(
     wide = _wide(images)
     matrices, by_kernel = jax.vjp(matrices_of, kernel.astype(wide))
 
-    def compute(part: Images, kept: Images | Winners, gradient: Images) -> tuple[list[Array], Any]:
+    def compute(
+        part: Images, kept: Images | Winners, gradient: Images
+    ) -> tuple[list[Shaped[Array, "..."]], Any]:
         wide_gradient = gradient.astype(wide)
         if pooled:
             by_corners = unpool(wide_gradient, kept)
@@ -85,18 +87,20 @@ def _segments_of(images: Images, kernel: Float[Array, "3 3 _ _"]) -> int:
 
 
 def _by_blocks(
-    compute: Callable[..., tuple[list[Array], Any]],
-    arrays: Sequence[Array],
+    compute: Callable[..., tuple[list[Shaped[Array, "..."]], Any]],
+    arrays: Sequence[Shaped[Array, "..."]],
     size: int,
-    results: list[Array],
+    results: list[Shaped[Array, "..."]],
     sums: Any,
-) -> tuple[list[Array], Any]:
+) -> tuple[list[Shaped[Array, "..."]], Any]:
     """What `compute` makes of every `size` segments of arrays, written into `results`; summed up.
 
     It gives both: the block's part of each of the results, and terms of the sums.
     """
 
-    def step(i: Any, done: tuple[list[Array], Any]) -> tuple[list[Array], Any]:
+    def step(
+        i: Any, done: tuple[list[Shaped[Array, "..."]], Any]
+    ) -> tuple[list[Shaped[Array, "..."]], Any]:
         start = i * size
         parts, terms = compute(*(lax.dynamic_slice_in_dim(a, start, size, 1) for a in arrays))
         filled = [

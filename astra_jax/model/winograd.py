@@ -117,7 +117,7 @@ def _padded(images: Images) -> Images:
     return jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _cut(padded: Float[Array, "..."], axis: int) -> list[Array]:
+def _cut(padded: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
     """The first, second, third and last row (or column) of every tile, along `axis`."""
     axis += padded.ndim
     size = padded.shape[axis]
@@ -157,7 +157,7 @@ def _stacked(
 
 def _signed_sums(
     signs: Float[np.ndarray, "sum entry"], entries: Sequence[Float[Array, "..."]]
-) -> list[Array]:
+) -> list[Float[Array, "..."]]:
     """Sums that something goes on with, one by one; `signs` are 1, 0 and -1."""
     sums = []
     for row in signs:
