@@ -91,8 +91,6 @@ def our_match(root: Path, config: str, batch: int | None) -> Match:
     """The match by our inference."""
     import dataclasses
 
-    import jax
-
     from astra_jax.config.load import load_config
     from astra_jax.data.index import index_halves
     from astra_jax.devices import local_mesh
@@ -107,9 +105,7 @@ def our_match(root: Path, config: str, batch: int | None) -> Match:
     overrides += [] if batch is None else [f"--config.inference.batch_size={batch}"]
     settings = Settings.from_config(resolve(load_config(config, overrides), RunFolder(Path("run"))))
     model = ASTRA(settings.model)
-    forward = Forward(
-        Programs(model, local_mesh()), jax.jit(model.initial_params)(jax.random.key(0))
-    )
+    forward = Forward(Programs(model, local_mesh()), model.initial_params(settings.seed))
     halves = index_halves(settings.data, (MATCH,), labelled=False)
     short = dataclasses.replace(halves[0], seconds=1)
     Predictor(settings.inference, [(forward, [short])]).dense_scores(short)
