@@ -56,8 +56,25 @@ def put_batch(batch: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[st
 
     The devices of the sharding must divide the global batch.
     """
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # all arrays in one call: half the host's time
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch
+    )
+
+
+def abstract_batch(
+    example: dict[str, Any], sharding: jax.sharding.Sharding, clips: int
+) -> dict[str, Any]:
+    """What `put_batch` makes of batches such as `example`, which may have fewer than `clips`.
+
+    Shapes, types and placement; nothing goes onto the devices.
+    """
+    # JAX's own types: in 32 bits a double becomes a float.
+    shapes = jax.eval_shape(lambda batch: batch, example)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((clips, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
+        shapes,
     )
 
 
@@ -72,6 +89,26 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 
     def put(leaf: Shaped[np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
+
+
+def put_on_local(tree: Any, mesh: Mesh) -> Any:
+    """Arrays whole on every device of `mesh`, which is of this process.
+
+    They are NumPy arrays, or arrays that all devices hold whole: what the mesh's devices hold
+    already is taken as it is, nothing is copied. So it is gone when those arrays are donated.
+    """
+    sharding, devices = replicated(mesh), list(mesh.devices.flat)
+
+    def put(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
+        if isinstance(leaf, jax.Array):
+            held = {shard.device: shard.data for shard in leaf.addressable_shards}
+            if leaf.is_fully_replicated and set(devices) <= set(held):
+                parts = [held[device] for device in devices]
+                return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+            leaf = np.asarray(leaf.addressable_data(0))
+        return jax.device_put(leaf, sharding)
 
     return jax.tree.map(put, tree)
 

@@ -1,31 +1,30 @@
 """The steps of astra_jax that benchmarks/speed.py measures."""
 
-from collections.abc import Callable
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from twin.sizes import Sizes
+from speed_steps import Request, Steps
+from speed_trace import kernels_of
 
 from astra_jax.config.load import load_config
 from astra_jax.devices import batch_sharding, make_mesh
-from astra_jax.model import ASTRA, count_parameters
+from astra_jax.model import count_parameters
+from astra_jax.runs.components import USUAL, Computation, build
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import compile_apply
-from astra_jax.training.optimizer import make_optimizer
-from astra_jax.training.state import init_state
-from astra_jax.training.step import make_train_step
 
 STEPS_PER_EPOCH = 4000
 
 
-def settings_of(config: str) -> Settings:
+def settings_of(config: str, dtype: str = "float32") -> Settings:
     """Those of a config file, `PATH` or `PATH:ARGUMENT`; no matches are read."""
-    loaded = load_config(config, ["--config.data.root=matches"])
-    return Settings.from_config(resolve(loaded, RunFolder(Path("run"))))
+    overrides = ["--config.data.root=matches", f"--config.model.dtype={dtype}"]
+    return Settings.from_config(resolve(load_config(config, overrides), RunFolder(Path("run"))))
 
 
 def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
@@ -40,49 +39,73 @@ def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
     return full
 
 
-def model_step(
-    mode: str, config: str, sizes: Sizes, batch: dict[str, Any]
-) -> tuple[Callable[[], None], dict[str, Any]]:
-    """The real train step, or a forward pass as in an evaluation; its FLOPs by XLA's count."""
-    del sizes  # the config says it all
-    settings = settings_of(config)
-    model, seed = ASTRA(settings.model), settings.seed
-    mesh = make_mesh(jax.devices()[:1])
-    clips = jax.device_put(with_masks(batch), batch_sharding(mesh))
-    if mode == "forward":
-        return _forward(model, clips)
-    optimizer = make_optimizer(settings.optimizer, STEPS_PER_EPOCH)
-    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, seed, mesh)
-    state = init_state(model, optimizer, seed, mesh)
-    compiled = step.lower(state, clips).compile()
+def prepare(request: Request, batch: dict[str, Any] | None) -> Steps:
+    """The real train step, a forward pass as in an evaluation, or a product of matrices."""
+    if batch is None:
+        return _product(request.clips, request.dtype)
+    components = dataclasses.replace(USUAL, make_mesh=lambda: make_mesh(jax.devices()[:1]))
+    run = build(settings_of(request.config, request.dtype), STEPS_PER_EPOCH, components)
+    clips = jax.device_put(with_masks(batch), batch_sharding(run.mesh))
+    return _train(run, clips) if request.mode == "train" else _forward(run, clips)
+
+
+def _train(run: Computation, clips: Any) -> Steps:
+    state, values = run.draw_state(), None
+    compiled = run.step.lower(state, clips).compile()
     told = {"parameters": count_parameters(state.params), "flops": _flops(compiled)}
 
-    def train() -> None:
-        nonlocal state
+    def take() -> None:
+        nonlocal state, values
         state, values = compiled(state, clips)
-        jax.block_until_ready((state, values))
 
-    return train, told
+    return Steps(take, lambda: jax.block_until_ready((state, values)), told)
 
 
-def _forward(model: ASTRA, clips: Any) -> tuple[Callable[[], None], dict[str, Any]]:
-    params = jax.jit(model.initial_params)(jax.random.key(0))
+def _forward(run: Computation, clips: Any) -> Steps:
+    params, predictions = run.draw_state().params, None
     inputs = {name: clips[name] for name in ("features", "log_mel", "masks") if name in clips}
-    compiled = compile_apply(model).lower(params, inputs).compile()
+    apply = jax.jit(lambda params, inputs: run.model.apply({"params": params}, inputs))
+    compiled = apply.lower(params, inputs).compile()
     told = {"parameters": count_parameters(params), "flops": _flops(compiled)}
-    return lambda: _wait(compiled(params, inputs)), told
+
+    def take() -> None:
+        nonlocal predictions
+        predictions = compiled(params, inputs)
+
+    return Steps(take, lambda: jax.block_until_ready(predictions), told)
 
 
-def product(size: int) -> tuple[Callable[[], None], dict[str, Any]]:
-    """A product of square matrices in float32."""
-    matrix = jax.random.uniform(jax.random.key(0), (size, size))
-    compiled = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
-    return lambda: _wait(compiled(matrix, matrix)), {}
+def _product(size: int, dtype: str) -> Steps:
+    matrix = jax.random.uniform(jax.random.key(0), (size, size)).astype(dtype)
+    compiled, result = jax.jit(jnp.matmul).lower(matrix, matrix).compile(), None
 
+    def take() -> None:
+        nonlocal result
+        result = compiled(matrix, matrix)
 
-def _wait(result: Any) -> None:
-    jax.block_until_ready(result)
+    return Steps(take, lambda: jax.block_until_ready(result))
 
 
 def _flops(compiled: Any) -> float:
     return float(compiled.cost_analysis()["flops"])
+
+
+def forget_peak() -> None:
+    """JAX's allocator keeps its peak from the beginning: starting and compiling are in it."""
+
+
+def peak_bytes() -> int | None:
+    """The most bytes in use on the first device; None where it is the CPU."""
+    stats = jax.devices()[0].memory_stats()
+    return None if stats is None else int(stats["peak_bytes_in_use"])
+
+
+def count_kernels(steps: Steps, count: int) -> dict[str, float]:
+    """Kernels a step and their milliseconds; none on a CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(count):
+                steps.take()
+            steps.wait()
+        (file,) = Path(folder).rglob("*.trace.json.gz")
+        return kernels_of(file, count)

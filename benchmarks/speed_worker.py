@@ -1,30 +1,26 @@
 """A process that takes steps of one framework when it is told to; benchmarks/speed.py starts it.
 
-The first line of standard input is a request in JSON: "framework" ("ours" or "torch"), "mode"
-("train", "forward", or "product" for the matrix product that gives the machine's peak), "config"
-(a config file of ours), "sizes" (those of the PyTorch twin) and "clips". When a first, uncounted
-step is done, a line of JSON tells what was prepared. Each further line asks for one step, and is
-answered with its seconds and the peak of resident memory over all counted steps.
+The first line of standard input is a `Request` in JSON. When a first, uncounted step is done, a
+line of JSON tells what was prepared. Each further line asks for `{"steps": n}`, which is answered
+with their mean seconds, from the first one's begin to when all results are there, and the peak of
+memory so far, or for `{"trace": n}`, which is answered with the kernels of a step.
 """
 
 import importlib
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from speed_steps import Framework, Request, Steps
 from twin.sizes import Sizes
 
-PRODUCT_SIZE = 2048
-
-Step = Callable[[], None]
-Arrays = dict[str, Any]
+_MODULES = {"ours": "speed_ours", "torch": "speed_torch", "torch compiled": "speed_torch"}
 
 
-def random_batch(sizes: Sizes, clips: int) -> Arrays:
+def random_batch(sizes: Sizes, clips: int) -> dict[str, Any]:
     """Clips of the true shapes by our batches' names, without masks and without meaning."""
     rng = np.random.default_rng(0)
     targets = (clips, sizes.positions, sizes.num_classes + 1)
@@ -41,23 +37,22 @@ def random_batch(sizes: Sizes, clips: int) -> Arrays:
     }
 
 
-def prepare(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
-    """One step, which ends when its results are there, and what is to be told of it."""
+def prepare(request: Request) -> tuple[Framework, Steps]:
+    """The framework of a request, and its steps."""
     # The other framework's libraries are not to be in this process.
-    name = {"ours": "speed_ours", "torch": "speed_torch"}[request["framework"]]
-    framework = importlib.import_module(name)
-    if request["mode"] == "product":
-        return framework.product(PRODUCT_SIZE)
-    sizes = Sizes.from_json(request["sizes"])
-    batch = random_batch(sizes, request["clips"])
-    return framework.model_step(request["mode"], request["config"], sizes, batch)
+    framework: Any = importlib.import_module(_MODULES[request.framework])
+    batch = None
+    if request.mode != "product":
+        batch = random_batch(Sizes.from_json(request.sizes), request.clips)
+    return framework, framework.prepare(request, batch)
 
 
-def _memory_status(field: str) -> int:
+def host_peak() -> int:
+    """The largest resident size of this process, in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
+        if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {field}")
+    raise RuntimeError("/proc/self/status has no VmHWM")
 
 
 def _answer(**content: Any) -> None:
@@ -66,16 +61,25 @@ def _answer(**content: Any) -> None:
 
 def main() -> None:
     """Takes steps until standard input ends."""
-    step, told = prepare(json.loads(sys.stdin.readline()))
-    step()
+    framework, steps = prepare(Request(**json.loads(sys.stdin.readline())))
+    steps.take()
+    steps.wait()
     # The peak from here on: neither preparing nor compiling counts.
+    framework.forget_peak()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    _answer(**told)
-    for _ in sys.stdin:
+    _answer(**steps.told)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "trace" in question:
+            _answer(**framework.count_kernels(steps, question["trace"]))
+            continue
         started = time.perf_counter()
-        step()
-        seconds = time.perf_counter() - started
-        _answer(seconds=seconds, peak_rss_bytes=_memory_status("VmHWM"))
+        for _ in range(question["steps"]):
+            steps.take()
+        steps.wait()
+        seconds = (time.perf_counter() - started) / question["steps"]
+        peak = framework.peak_bytes()
+        _answer(seconds=seconds, peak_bytes=host_peak() if peak is None else peak)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from small_data import FOLDS
 from astra_jax.config.load import load_config
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves, read_labels
+from astra_jax.data.mixing import finish_mixing
 from astra_jax.data.normalization import Normalizations, measure_normalizations, normalize
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.devices import make_mesh
@@ -34,8 +35,9 @@ from astra_jax.model.layers import step_times
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.prepare import matches_of
 from astra_jax.runs.settings import Settings, resolve
-from astra_jax.spotting.inference import Forward, Predictor, compile_apply
+from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.losses import losses
 
 LOGIT_AT_START = -4.0
@@ -97,7 +99,7 @@ def train(settings: Settings, halves: list[Half], steps: int) -> tuple[SpottingM
         return optax.apply_updates(params, updates), moments
 
     state = None
-    for batch in TrainingStream(halves, settings.stream).batches(0, steps):
+    for batch in map(finish_mixing, TrainingStream(halves, settings.stream).batches(0, steps)):
         if state is None:
             params = model.init(jax.random.key(settings.seed), batch)["params"]
             state = params, optimizer.init(params)
@@ -111,7 +113,7 @@ def predict(
     """Labels and predictions of a split's matches."""
     matches = matches_of(settings, split)
     halves = normalize(index_halves(settings.data, matches, labelled=False), norms)
-    forward = Forward(compile_apply(model), params, make_mesh())
+    forward = Forward(Programs(model, make_mesh()), params)
     predictor = Predictor(settings.inference, [(forward, halves)])
     found = predict_matches(predictor, halves, settings.data.classes)
     return read_labels(settings.data, matches), found

@@ -1,5 +1,6 @@
 """Ranges of `.npy` files: what is read, how little is read, and files that changed."""
 
+import mmap
 import os
 
 import numpy as np
@@ -30,8 +31,8 @@ def test_a_clip_reads_only_its_own_bytes(tmp_path, monkeypatch, turned):
             np.save(path, np.ascontiguousarray(np.load(path).T))
     half = index(tmp_path)[0]
     sizes = []
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda *args: sizes.append(args[1]) or pread(*args))
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: sizes.append(len(args[1][0])) or preadv(*args))
     half.read_source(0, 20, 50)
     assert sizes == [50 * 6 * 4]
     sizes.clear()
@@ -42,8 +43,8 @@ def test_a_clip_reads_only_its_own_bytes(tmp_path, monkeypatch, turned):
 
 def test_a_read_that_comes_in_pieces_is_put_together(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", grid(30, 5))
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, 37), at))
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, parts, at: preadv(file, [parts[0][:37]], at))
     read = open_array(tmp_path / "a.npy").read(3, 27)
     np.testing.assert_array_equal(read, grid(30, 5)[3:27])
 
@@ -102,3 +103,46 @@ def test_values_that_are_not_finite_are_an_error_when_their_clip_is_read(tmp_pat
     with pytest.raises(UserError) as error:
         half.read_source(0, 50, 50)
     check_line(error, str(path), "2 row(s): 71, 73")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, None])
+def test_every_value_that_is_not_finite_is_found_and_no_other(tmp_path, dtype, value):
+    """The largest, smallest and least values of either sign are finite."""
+    limits = np.finfo(dtype)
+    extremes = [limits.max, limits.min, limits.tiny, limits.smallest_subnormal, 0.0, -0.0, -1.0]
+    values = np.array([extremes, np.negative(extremes)], dtype)
+    if value is not None:
+        values[1, 3] = value
+    np.save(tmp_path / "a.npy", values)
+    out = np.empty((2, 7), dtype)
+    file = open_array(tmp_path / "a.npy")
+    if value is None:
+        file.read_into(0, out)
+        np.testing.assert_array_equal(out, values)
+        return
+    with pytest.raises(UserError) as error:
+        file.read_into(0, out)
+    check_line(error, "1 row(s): 1 ")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_half_precision_is_read_as_it_is(tmp_path, order):
+    values = np.asarray(grid(50, 7), dtype=np.float16, order=order)
+    np.save(tmp_path / "a.npy", values)
+    out = np.zeros((12, 7), np.float16)
+    open_array(tmp_path / "a.npy").read_into(11, out[2:10])
+    np.testing.assert_array_equal(out[2:10], values[11:19])
+    assert not out[:2].any() and not out[10:].any()
+
+
+def test_shared_memory_that_is_full_names_the_key(tmp_path):
+    """The system has no page for what a loading process is about to fill."""
+    np.save(tmp_path / "a.npy", grid(5000, 7))
+    with open(tmp_path / "shared", "wb+") as file:
+        file.truncate(1 << 20)
+        shared = np.frombuffer(mmap.mmap(file.fileno(), 1 << 20), np.float32)
+        file.truncate(0)
+        with pytest.raises(UserError) as error:
+            open_array(tmp_path / "a.npy").read_into(0, shared[:35000].reshape(5000, 7))
+    check_line(error, "data.workers", "/dev/shm", "data.workers=0")

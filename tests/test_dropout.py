@@ -12,8 +12,10 @@ from helpers.models import random_like, settings_of
 
 from astra_jax.config import paper
 from astra_jax.model import ASTRA, ModelConfig, SourceShape
+from astra_jax.model.dropout import Dropout, drop
 from astra_jax.model.interface import example_inputs
 from astra_jax.model.transformer import EncoderLayer
+from astra_jax.training.random_bits import cheap_key
 
 
 def sites(config: ModelConfig) -> list[tuple[str, float]]:
@@ -22,10 +24,9 @@ def sites(config: ModelConfig) -> list[tuple[str, float]]:
 
     def note(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
-        if isinstance(module, nn.Dropout) and not module.deterministic:
+        # The second argument says whether it is a training step.
+        if isinstance(module, Dropout) and context.method_name == "__call__" and args[1]:
             found.append((module.path[0], module.rate))
-        elif isinstance(module, nn.MultiHeadDotProductAttention) and not kwargs["deterministic"]:
-            found.append((module.path[0], module.dropout_rate))
         return call(*args, **kwargs)
 
     def start(key: jax.Array) -> Any:
@@ -64,7 +65,7 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
 
     def note(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Dropout):
+        if isinstance(context.module, Dropout):
             before, after = (np.asarray(array) for array in (args[0], out))
             seen = after[before != 0] / before[before != 0]
             np.testing.assert_allclose(seen[seen != 0], 1 / 0.6, rtol=1e-5)
@@ -77,4 +78,20 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
     params = jax.tree.map(jnp.asarray, random_like(shapes))
     with nn.intercept_methods(note):
         layer.apply(params, x, None, True, rngs={"dropout": jax.random.key(1)})
-    assert len(dropped) == 3 and dropped == pytest.approx([0.4] * 3, abs=0.03)
+    assert len(dropped) == 4 and dropped == pytest.approx([0.4] * 4, abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_rate_keeps_its_share_and_the_mean(dtype):
+    ones = jnp.ones((1000, 1000), dtype)
+    for rate in (0.001, 0.1, 0.5, 0.9):
+        dropped = drop(cheap_key(jax.random.key(5)), ones, rate)
+        assert dropped.dtype == dtype
+        # Five standard deviations of a million draws.
+        bound = 5 * np.sqrt(rate * (1 - rate)) / 1000
+        assert abs(np.mean(np.asarray(dropped) == 0) - rate) < bound
+        assert set(np.unique(np.asarray(dropped, np.float32))) <= {
+            0.0,
+            float(dtype(1) / dtype(1 - rate)),
+            float(jnp.ones((), dtype) / (1 - rate)),
+        }

@@ -15,6 +15,7 @@ from astra_jax import runs
 from astra_jax.cli.main import main
 from astra_jax.config.classes import CLASSES
 from astra_jax.evaluation.metrics import METRICS
+from astra_jax.spotting.programs import Programs
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,11 @@ def test_provenance_tells_of_the_start_and_of_what_was_evaluated(run):
 
 
 def test_an_evaluation_without_memory_names_the_key(run, tmp_path):
-    def apply(*args: object) -> None:
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    class TooLarge(Programs):
+        def predict(self, *args: object) -> None:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    components = dataclasses.replace(ASTRA, compile_apply=lambda model: apply)
+    components = dataclasses.replace(ASTRA, make_programs=TooLarge)
     with refused("out of memory", "inference.batch_size"):
         runs.evaluate(run.workdir, "test", tmp_path / "out", components=components)
     assert not (tmp_path / "out").exists()

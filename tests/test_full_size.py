@@ -24,7 +24,7 @@ def test_a_step_of_the_papers_model_is_finite_and_moves_every_part(variant, para
     state = init_state(model, optimizer, seed, mesh)
     assert count_parameters(state.params) == parameters
     before = jax.device_get(state.params)
-    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, seed, mesh)
+    step = make_train_step(model, settings.loss, optimizer, STEPS_PER_EPOCH, mesh)
     batch = random_batch(settings.model, clips=2, share=0.05)
     state, told = step(state, batch | {"masks": full_masks(batch)})
     assert np.isfinite(told.losses).all() and told.losses[0] > 0

@@ -17,6 +17,7 @@ from astra_jax.errors import UserError
 from astra_jax.model import ASTRA, Predictions, SpottingModel
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.loop import TrainingConfig
+from astra_jax.training.packing import pack
 from astra_jax.training.state import TrainState
 from astra_jax.training.step import make_train_step
 
@@ -53,13 +54,14 @@ def compiled_step():
     params = jax.device_put(random_params(MODEL), everywhere)
     state = TrainState(
         np.int32(0),
+        np.array([0, 7], np.uint32),
         params,
-        optimizer.init(params),
+        optimizer.init(pack(params)),
         np.zeros(3, np.float32),
         np.zeros(3, np.int32),
     )
     arguments = jax.device_put(state, everywhere), batch(mesh)
-    step = make_train_step(MODEL, LOSS, optimizer, 10, 0, mesh, accumulation_steps=4)
+    step = make_train_step(MODEL, LOSS, optimizer, 10, mesh, accumulation_steps=4)
     return step.lower(*arguments).compile(), arguments
 
 

@@ -18,12 +18,12 @@ from astra_jax.config import paper
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.saved import differences, from_json
 from astra_jax.errors import UserError
-from astra_jax.model import Predictions, SpottingModel, VGGishConfig
+from astra_jax.model import Predictions, VGGishConfig
 from astra_jax.runs.components import Components
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.import_torch import config_of
 from astra_jax.runs.listing import read_run
-from astra_jax.spotting.inference import Apply, compile_apply
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.checkpoints import Checkpoints
 
 MATCH = "league/season/A - B"
@@ -60,16 +60,12 @@ def test_an_imported_checkpoint_predicts_matches_as_the_published_model_did(impo
         np.save(root / MATCH / f"audio{half}.npy", np.ascontiguousarray(power.T))
     seen: list[Predictions] = []
 
-    def watched_apply(model: SpottingModel) -> Apply:
-        apply = compile_apply(model)
-
-        def watched(params: Any, inputs: dict[str, Any]) -> Predictions:
-            seen.append(apply(params, inputs))
+    class Watched(Programs):
+        def predict(self, *args: Any) -> Predictions:
+            seen.append(super().predict(*args))
             return seen[-1]
 
-        return watched
-
-    components = on_one_device(Components(compile_apply=watched_apply))
+    components = on_one_device(Components(make_programs=Watched))
     arguments = ["--workdir", str(imported.workdir), "--split", "list.txt"]
     out = imported.folder / "out"
     command = ["evaluate", *arguments, "--out", str(out), f"--config.data.root={root}"]

@@ -13,8 +13,9 @@ from astra_jax.config import paper
 from astra_jax.devices import make_mesh
 from astra_jax.errors import UserError
 from astra_jax.model import Predictions, SpottingModel
-from astra_jax.spotting.inference import Forward, Predictor, compile_apply
+from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
+from astra_jax.spotting.programs import Programs
 from astra_jax.spotting.windows import average_windows, place_scores, read_windows
 
 
@@ -97,7 +98,7 @@ class Waves(SpottingModel):
 
 def predictor_of(settings, halves):
     model = Waves(settings.model)
-    forward = Forward(compile_apply(model), random_params(model), make_mesh())
+    forward = Forward(Programs(model, make_mesh()), random_params(model))
     return Predictor(settings.inference, [(forward, halves)])
 
 

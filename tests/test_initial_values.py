@@ -1,33 +1,31 @@
 """What parameters start as: the published values, and those of other configs."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from helpers.compilations import counted_compilations
 from helpers.models import SMALL, random_inputs
 
-from astra_jax.model import ASTRA
+from astra_jax.model import ASTRA, SpottingModel
 from astra_jax.model.heads import PlainHead
 from astra_jax.model.initial_values import adjust_initial_values
+from astra_jax.model.interface import example_inputs
+from astra_jax.model.layers import symmetric_uniform
 
 
 def small(**changes):
     return dataclasses.replace(SMALL, **changes)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _start(config, paths, seed):
-    params = flatten_dict(ASTRA(config).initial_params(jax.random.key(seed)), sep="/")
-    return {path: leaf for path, leaf in params.items() if path.startswith(paths)}
-
-
 def start(config, *paths, seed=0):
-    """The fresh parameters whose paths begin so; the others, slow to compile, are left out."""
-    return jax.device_get(_start(config, paths, seed))
+    """The fresh parameters whose paths begin so."""
+    params = flatten_dict(ASTRA(config).initial_params(seed), sep="/")
+    return {path: leaf for path, leaf in params.items() if path.startswith(paths)}
 
 
 def test_initial_values_are_the_published_ones():
@@ -85,18 +83,82 @@ def test_aligned_attention_looks_at_its_own_time_first():
 
     @jax.jit
     def look(params):
-        _, state = ASTRA(plain).apply(
-            {"params": params}, inputs, capture_intermediates=lambda module, _: True
+        seen = []
+
+        def note(call, args, kwargs, context):
+            if context.module.name == "cross_attention" and context.method_name == "__call__":
+                seen.extend(args[:2])
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            ASTRA(plain).apply({"params": params}, inputs)
+        weights = params["decoder"]["layer_0"]["cross_attention"]
+        query, key = (
+            jnp.einsum("cld,dhp->clhp", x, weights[name]["kernel"])
+            for name, x in zip(("query", "key"), seen, strict=True)
         )
-        attention = state["intermediates"]["decoder"]["layer_0"]["cross_attention"]
-        query, key = (attention[name]["__call__"][0] for name in ("query", "key"))
         # Tokens of the second source: 20 after the 20 of the first.
-        return jnp.einsum("cqhd,ckhd->qk", query, key)[:, 20:]
+        return jnp.einsum("cqhp,ckhp->qk", query, key)[:, 20:]
 
     def nearest_to_own_time(params):
         return np.abs(np.argmax(look(params), axis=1) - np.arange(20)).mean()
 
-    params = jax.jit(ASTRA(plain).initial_params)(jax.random.key(0))
+    params = ASTRA(plain).initial_params(0)
     assert nearest_to_own_time(params) > 3
     aligned = dataclasses.replace(plain, aligned_attention=True)
     assert nearest_to_own_time(adjust_initial_values(params, aligned)) < 3
+
+
+def test_a_start_hangs_on_the_seed_and_the_parameters_own_path_alone():
+    config = small(audio=None)
+    params = start(config, "", seed=5)
+    fewer = start(
+        dataclasses.replace(config, decoder_layers=1, sources=SMALL.sources[:1]), "", seed=5
+    )
+    assert len(fewer) < len(params)
+    for path in fewer:
+        np.testing.assert_array_equal(fewer[path], params[path])
+    other = start(config, "", seed=6)
+    drawn = [path for path, values in params.items() if np.std(values) > 0]
+    assert not any(np.array_equal(params[path], other[path]) for path in drawn)
+    assert len({params[path].flat[0] for path in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("changes", [{}, {"shortcut_reach": 4.0}, {"remat": True, "norm": "pre"}])
+def test_a_start_compiles_nothing_and_is_distributed_as_flax_s_own(changes):
+    model = ASTRA(small(codes="sinusoidal", dim=64, encoder_layers=1, decoder_layers=1, **changes))
+    by_jax = flatten_dict(
+        jax.jit(lambda key: model.init(key, example_inputs(model.config)))(jax.random.key(0)),
+        sep="/",
+    )
+    with counted_compilations() as compiled:
+        drawn = flatten_dict({"params": model.initial_params(0)}, sep="/")
+    assert compiled == []
+    assert drawn.keys() == by_jax.keys()
+    for path, values in drawn.items():
+        expected = np.asarray(by_jax[path])
+        assert isinstance(values, np.ndarray) and values.dtype == np.float32
+        assert values.shape == expected.shape
+        if values.size > 100 and np.std(expected) > 0:  # enough of them to be compared
+            assert np.std(values) == pytest.approx(np.std(expected), rel=0.2)
+            assert np.ptp(values) == pytest.approx(np.ptp(expected), rel=0.1)
+            assert np.mean(values) == pytest.approx(
+                np.mean(expected), abs=0.2 * float(np.ptp(expected))
+            )
+        elif np.std(expected) == 0:
+            np.testing.assert_array_equal(values, expected)
+
+
+def test_a_parameter_of_another_initialiser_is_drawn_by_jax():
+    class Mixed(SpottingModel):
+        @nn.compact
+        def __call__(self, inputs, train=False):
+            ours = self.param("ours", symmetric_uniform(1.0), (3,))
+            return ours + self.param("theirs", nn.initializers.normal(), (3,))
+
+    model = Mixed(small(audio=None))
+    first, again, other = (model.initial_params(seed) for seed in (0, 0, 1))
+    assert all(isinstance(leaf, np.ndarray) for leaf in first.values())
+    for name in ("ours", "theirs"):
+        np.testing.assert_array_equal(first[name], again[name])
+        assert np.all(first[name] != other[name])

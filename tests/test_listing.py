@@ -55,6 +55,14 @@ def test_a_finished_run_tells_its_scores(tmp_path):
     assert run.started == "2026-11-22T11:30:05+00:00" and run.damaged == []
 
 
+def test_lines_of_steps_are_no_epochs_and_no_damage(tmp_path):
+    folder = write_run(tmp_path / "a", epochs=2, finished=False)
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "loss": 0.5, "gradient_norm": 2.0}\n')
+    (run,) = find_runs(tmp_path)
+    assert (run.epochs, run.best_epoch, run.seconds, run.damaged) == (2, 2, 20.0, [])
+
+
 def test_scores_of_what_has_files_are_no_scores_of_the_run(tmp_path):
     out = write_run(tmp_path / "a") / "test"
     write_scores(out, 0.5, 0.75)

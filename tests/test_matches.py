@@ -1,5 +1,6 @@
 """The spots of a half as SoccerNet's dictionaries; of matches, by one process or several."""
 
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,9 +66,10 @@ class ByNumber(Predictor):
     def __init__(self) -> None:
         self.__dict__.update(config=SimpleNamespace(positions_per_second=2.0))
 
-    def spots(self, half: Half) -> Spots:
-        first = 100 * int(half.match) + 10 * half.half
-        return Spots(np.array([0, 0]), np.array([first, first + 1]), np.array([0.5, 0.25]))
+    def all_spots(self, halves: Sequence[Half], *args: Any) -> Iterator[Spots]:
+        for half in halves:
+            first = 100 * int(half.match) + 10 * half.half
+            yield Spots(np.array([0, 0]), np.array([first, first + 1]), np.array([0.5, 0.25]))
 
 
 def predicted_by(processes: int, halves: list[Half], monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -11,6 +11,7 @@ from astra_jax.config import paper
 from astra_jax.errors import UserError
 from astra_jax.training.optimizer import (
     OptimizerConfig,
+    learning_rate_at,
     learning_rate_schedule,
     make_optimizer,
     scale_by_amsgrad,
@@ -47,6 +48,21 @@ def test_the_rate_grows_with_the_root_of_the_batch():
     assert papers(batch_size=32).learning_rate == pytest.approx(1e-4)
     schedule = learning_rate_schedule(papers(batch_size=32), STEPS)
     assert float(schedule(3 * STEPS - 1)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
+def test_the_rate_that_is_told_is_the_one_trained_with(schedule, warmup):
+    config = papers(epochs=7, batch_size=16, schedule=schedule, warmup_epochs=warmup)
+    told, used = learning_rate_at(config, STEPS), learning_rate_schedule(config, STEPS)
+    with jax.enable_x64(True):
+        exact = [float(used(jnp.asarray(step, jnp.float64))) for step in range(7 * STEPS)]
+    found = [told(step) for step in range(7 * STEPS)]
+    np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-20)
+    # The step computes in single precision, which near the end leaves few digits of a cosine.
+    steps = [float(used(step)) for step in range(7 * STEPS)]
+    np.testing.assert_allclose(found, steps, rtol=3e-7, atol=1e-7 * config.learning_rate)
+    assert found[-1] == 0 and all(type(rate) is float for rate in found)
 
 
 @pytest.mark.parametrize(("key", "value"), [("warmup_epochs", 50), ("schedule", "daily")])

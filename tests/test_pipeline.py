@@ -15,12 +15,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from astra_jax.config.classes import CLASSES
 from astra_jax.config.clock import clock_source
 from astra_jax.data.audio import power_to_db
-from astra_jax.data.clips import read_clip
-from astra_jax.data.halves import Half
-from astra_jax.data.mixup import mix
+from astra_jax.data.clips import classes_in_clips, read_clip, read_targets
+from astra_jax.data.halves import Half, Normalization, in_half_precision
+from astra_jax.data.mixing import finish_mixing, mix
+from astra_jax.data.normalization import normalize
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.data.splits import load_split
 from astra_jax.data.targets import TargetSpec
+from astra_jax.data.time import clip_starts
 from astra_jax.devices import put_batch
 from astra_jax.errors import UserError
 
@@ -66,11 +68,11 @@ def test_a_batch_holds_the_planned_clips_mixed(halves):
     for step, batch in enumerate(batches):
         entry = stream.plan(step // 3)
         for row in range(8):
-            own, partner = (
+            expected, partner = (
                 read_clip(*starts[clips[step % 3, row]], SPEC)
                 for clips in (entry.own, entry.partner)
             )
-            expected = mix(own, partner, entry.lam[step % 3])
+            mix(expected, partner, entry.lam[step % 3])
             assert digest(jax.tree.map(lambda array: array[row], batch)) == digest(expected)  # noqa: B023
 
 
@@ -134,6 +136,78 @@ def test_shapes_and_types_are_those_of_the_config(halves):
         "displacements": ("float32", (8, 100, 18)),
         "displacement_mask": ("bool", (8, 100, 18)),
     }
+
+
+@pytest.fixture
+def halved(halves) -> list[Half]:
+    """The same matches, the first source in half precision and not normalised."""
+    for half in halves:
+        if (file := half.sources[0]) is not None:
+            np.save(file.path, np.load(file.path).astype(np.float16))
+    root = halves[0].spec.features_root
+    return index(root, MATCH, OTHER)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "none"])
+def test_half_precision_travels_as_it_is_and_becomes_the_mix_of_its_values(halved, kind):
+    stream = TrainingStream(halved, stream_config(mixup={"kind": kind}))
+    entry = stream.plan(0)
+    starts = [(half, start) for half in halved for start in range(0, 299, 25)]
+    batch = next(stream.batches(0, 1))
+    assert [rows.dtype for rows in batch["features"]] == [np.float16, np.float32]
+    assert ("partner" in batch) == ("lam" in batch) == (kind == "balanced")
+    if kind == "balanced":
+        assert batch["lam"].shape == (8,) and batch["partner"]["features"][1] is None
+        assert batch["partner"]["features"][0].dtype == np.float16
+    batch = finish_mixing(batch)
+    for row in range(8):
+        expected = read_clip(*starts[entry.own[0, row]], SPEC)
+        if kind == "balanced":
+            mix(expected, read_clip(*starts[entry.partner[0, row]], SPEC), entry.lam[0])
+        assert digest(jax.tree.map(lambda array: array[row], batch)) == digest(expected)  # noqa: B023
+
+
+def test_half_precision_is_the_same_bytes_for_any_number_of_workers_and_processes(halved):
+    whole = digests(halved, 0, 6)
+    assert digests(halved, 0, 6, workers=1) == digests(halved, 0, 6, workers=2) == whole
+    parts = [list(TrainingStream(halved, stream_config(), i, 2).batches(0, 6)) for i in range(2)]
+    joined = [
+        jax.tree.map(lambda *of: np.concatenate(of), *pair) for pair in zip(*parts, strict=True)
+    ]
+    assert [digest(batch) for batch in joined] == whole
+
+
+def test_one_file_in_single_precision_or_a_normalisation_decides_for_its_source(halved):
+    assert in_half_precision(halved) == (True, False)
+    norms = (Normalization(np.zeros(6, np.float32), np.float32(1)), None)
+    assert in_half_precision(normalize(halved, norms)) == (False, False)
+    path = halved[3].sources[0].path
+    np.save(path, np.load(path).astype(np.float32))
+    again = index(halved[0].spec.features_root, MATCH, OTHER)
+    assert in_half_precision(again) == (False, False)
+    batch = next(TrainingStream(again, stream_config()).batches(0, 1))
+    assert batch["features"][0].dtype == np.float32 and "partner" not in batch
+
+
+def test_the_classes_of_clips_are_those_of_their_targets(tmp_path):
+    """Events dense enough that some clips have no background, and halves without any."""
+    rng = np.random.default_rng(0)
+    for number, count in enumerate((0, 3, 60, 400, 1500)):
+        times = np.sort(rng.integers(200_000, size=count)).tolist()
+        rows = [annotation(1, ms, CLASSES[int(rng.integers(17))]) for ms in times]
+        write_match(tmp_path, f"a/b/{number}", (200, 20), rows, audio=False)
+    found = index(tmp_path, *(f"a/b/{number}" for number in range(5)), audio=None)
+    starts = [clip_starts(half.seconds, 2.3, 10, 2) for half in found]
+    for radius in (0, 0.5, 2):
+        spec = TargetSpec(10, 2, radius, 3, 17)
+        held = classes_in_clips(found, starts, spec)
+        expected = [
+            read_targets(half, start, spec).class_targets.any(axis=0)
+            for half, of_half in zip(found, starts, strict=True)
+            for start in of_half
+        ]
+        np.testing.assert_array_equal(held, expected)
+        assert radius < 2 or not held[:, 0].all()
 
 
 def test_a_clip_holds_its_rows_decibels_and_targets(halves):

@@ -142,7 +142,7 @@ def test_the_same_command_again_computes_nothing(done, copied, capsys):
     def computed(*args: object) -> None:
         raise AssertionError
 
-    nothing = dataclasses.replace(LINEAR, make_trainer=computed, compile_apply=computed)
+    nothing = dataclasses.replace(LINEAR, make_trainer=computed, make_programs=computed)
     assert main(command(done.root, copied, "--seeds", "2,1"), nothing) == 0
     assert json.loads((copied / "seeds.json").read_text()) == done.both
     title, *rows = capsys.readouterr().out.splitlines()

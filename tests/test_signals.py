@@ -15,7 +15,7 @@ from helpers.kills import end_faults
 from helpers.tiny import write_data
 
 from astra_jax.cli.main import main
-from astra_jax.model import SpottingModel
+from astra_jax.spotting.programs import Programs
 
 HERE = Path(__file__).parent
 
@@ -59,20 +59,16 @@ def test_a_signal_at_the_end_of_an_epoch_leaves_its_validation_to_the_next_run(
 def test_a_signal_in_a_validation_does_not_wait_for_its_end(root, whole, tmp_path, capsys):
     workdir, predicted = tmp_path / "run", []
 
-    def compile_apply(model: SpottingModel) -> Any:
-        apply = COMPONENTS.compile_apply(model)
-
-        def told(params: Any, inputs: dict[str, Any]) -> Any:
-            predicted.append(inputs)
-            if len(predicted) > 1:  # after the batch that is tried before the first step
+    class Told(Programs):
+        def predict(self, *args: Any) -> Any:
+            predicted.append(args)
+            if len(predicted) == 2:  # after the batch that is tried before the first step
                 tell(signal.SIGINT)
-            return apply(params, inputs)
+            return super().predict(*args)
 
-        return told
-
-    components = dataclasses.replace(COMPONENTS, compile_apply=compile_apply)
+    components = dataclasses.replace(COMPONENTS, make_programs=Told)
     assert main(command(root, workdir), components) == 130
-    assert len(predicted) == 2  # of two halves, a batch each
+    assert len(predicted) == 3  # of two halves, two batches each
     assert "ended by SIGINT after step 3, saved" in capsys.readouterr().err
     assert main(command(root, workdir), COMPONENTS) == 0
     assert end_faults(workdir, whole) == []

@@ -1,23 +1,37 @@
 """The benchmark against PyTorch: its figures and its file; its processes at a small size."""
 
+import dataclasses
+import gzip
 import json
+from pathlib import Path
 
 import pytest
 import speed
+import speed_programs
+from speed_cases import Case, cases_of, usual_cases
+from speed_ours import settings_of
+from speed_processes import Failed, working
+from speed_steps import Request
+from speed_tables import tables
+from speed_trace import kernels_of
+from twin.sizes import Sizes
 
 from astra_jax.files import write_atomically
 
-CASE = {
-    "clips": 8,
-    "flops": 80e9,
-    "ours": {"seconds": [4.0, 2.0, 1.0], "product_seconds": [1.0] * 3, "peak_rss_bytes": 3e9},
-    "torch": {"seconds": [3.0, 5.0, 4.0], "product_seconds": [0.5] * 3, "peak_rss_bytes": 5e9},
+PRODUCT = {"product_seconds": [1.0] * 3, "product_size": 2048}
+TRAIN = {
+    "kind": "train",
+    "ours": PRODUCT | {"seconds": [4.0, 2.0, 1.0], "peak_bytes": 3e9, "flops": 80e9},
+    "torch": {"seconds": [3.0, 5.0, 4.0], "peak_bytes": 5e9}
+    | PRODUCT
+    | {"product_seconds": [0.5] * 3},
+    "torch compiled": {"error": "no compiler"},
 }
 SMALL = """
 from astra_jax.config.load import load_config
 
 
-def get_config():
+def get_config(variant="visual"):
     config = load_config("configs/astra.py:visual")
     with config.ignore_type():
         (source,) = config.data.sources
@@ -28,41 +42,187 @@ def get_config():
 """
 
 
-def test_the_table_gives_medians_and_shares_of_the_faster_product():
-    """2 x 2048^3 FLOPs in half a second: 34.4 GFLOP/s, of which 80 GFLOP in 2 s are 116 %."""
-    row = speed.table({"train": CASE}).splitlines()[-1]
-    assert row == (
-        "| train | 8 | 2.00 s (1.00-4.00) | 4.00 s (3.00-5.00) | 2.00 | 80 | 34 | 116 % | 58 % "
-        "| 3.0 GB | 5.0 GB |"
+# Tables
+
+
+def test_steps_are_compared_by_their_medians_and_with_the_faster_product():
+    """2 x 2048^3 FLOPs in half a second: 34 GFLOP/s, of which 80 GFLOP in 2 s are 116 %."""
+    times, resources, errors = tables({"train full": TRAIN}).split("\n\n")
+    assert times.splitlines()[-1] == (
+        "| train full | 2.00 s (1.00-4.00) | 4.00 s (3.00-5.00) | - | 2.00 | - |"
     )
+    assert resources.splitlines()[-1] == (
+        "| train full | 3.0 GB | 5.0 GB | - | - | - | - | 80 | 34 | 116 % |"
+    )
+    assert errors == "train full: no compiler"
+
+
+def test_the_table_of_a_gpu_has_milliseconds_and_kernels():
+    traced = {"kernels": 1263.0, "kernel_ms": 5.94, "seconds": [0.0084], "peak_bytes": 2.4e9}
+    one = TRAIN | {"ours": TRAIN["ours"] | traced}
+    times, resources, _ = tables({"train visual": one}).split("\n\n")
+    assert "| 8.40 ms (8.40-8.40) |" in times and "| 1,263 in 5.9 ms |" in resources
+
+
+def test_whole_programs_have_tables_of_their_own():
+    results = {
+        "start visual": {
+            "kind": "start",
+            "ours": {"cold": 30.04, "warm": 10.0},
+            "torch": {"cold": 7.0, "warm": 7.0},
+            "torch compiled": {"error": "it died"},
+        },
+        "loop visual": {
+            "kind": "loop",
+            "clips_per_second": [90.0, 95.0, 80.0],
+            "seconds_waited": [0.5, 0.0, 0.25],
+            "bare_clips_per_second": 100.0,
+        },
+        "inference visual": {
+            "kind": "inference",
+            "minutes": 90,
+            "ours": {"seconds": [2.0], "windows": 676},
+            "torch": {"seconds": [5.0], "windows": 676},
+        },
+        "loop full": {"kind": "loop", "error": "train.py ended"},
+    }
+    starts, loops, inferences, errors = tables(results).split("\n\n")
+    assert starts.splitlines()[-1] == ("| start visual | 30.0 s | 10.0 s | 7.0 s | 7.0 s | - | - |")
+    assert loops.splitlines()[-1] == "| loop visual | 100.0 | 90.0 | 90 % | 0.8 s |"
+    assert inferences.splitlines()[-1] == (
+        "| inference visual | 90 | 676 | 2.00 s (2.00-2.00) | 5.00 s (5.00-5.00) | 2.50 |"
+    )
+    assert errors.splitlines() == ["start visual: it died", "loop full: train.py ended"]
+
+
+def test_kernels_are_counted_on_the_streams_of_gpus(tmp_path):
+    """Two steps of three kernels, of 2 ms in all; a copy, the host and lines that sum up aside."""
+    named = [
+        name_of("process", "/device:GPU:0", pid=1),
+        name_of("process", "/host:CPU", pid=2),
+        name_of("thread", "Stream #7(Compute)", pid=1, tid=7),
+        name_of("thread", "XLA Ops", pid=1, tid=8),
+        name_of("thread", "Stream #7", pid=2, tid=7),
+    ]
+
+    def event(pid: int, tid: int, name: str) -> dict:
+        return {"ph": "X", "pid": pid, "tid": tid, "name": name, "dur": 2000 / 3, "ts": 0}
+
+    kernels = [event(1, 7, f"fusion_{k}") for k in range(6)]
+    others = [event(1, 7, "MemcpyH2D"), event(1, 8, "fusion_1"), event(2, 7, "fusion_1")]
+    file = tmp_path / "host.trace.json.gz"
+    file.write_bytes(gzip.compress(json.dumps({"traceEvents": named + kernels + others}).encode()))
+    assert kernels_of(file, steps=2) == pytest.approx({"kernels": 3, "kernel_ms": 2.0})
+
+
+def name_of(kind: str, name: str, **where: int) -> dict:
+    return {"ph": "M", "name": f"{kind}_name", "args": {"name": name}, **where}
+
+
+# The file of results
 
 
 def test_the_benchmark_goes_on_after_the_last_case(tmp_path, monkeypatch):
     out, measured = tmp_path / "speed.json", []
-    monkeypatch.setattr(speed, "measure", lambda *request: measured.append(request) or CASE)
-    write_atomically(out, json.dumps({"train with audio": CASE}))
-    speed.run(["train with audio", "train without audio"], 3, out)
-    assert measured == [("train", f"{speed.CONFIG}:visual", 8, 3)]
-    assert json.loads(out.read_text()).keys() == {"train with audio", "train without audio"}
+    monkeypatch.setattr(speed, "measure", lambda *request: measured.append(request) or TRAIN)
+    known = cases_of("cpu")
+    done, left = known["train full float32 4"], known["train visual float32 8"]
+    write_atomically(out, json.dumps({done.name: TRAIN}))
+    speed.run([done, left], "cpu", 3, out)
+    assert measured == [(left, "cpu", 3)]
+    assert json.loads(out.read_text()).keys() == {done.name, left.name}
+
+
+def test_a_case_that_fails_is_told_and_the_next_one_is_measured(tmp_path, monkeypatch):
+    def measure(case: Case, *_: object) -> dict:
+        if case.kind == "start":
+            raise Failed("train.py ended with code 2")
+        return TRAIN
+
+    monkeypatch.setattr(speed, "measure", measure)
+    known = cases_of("cpu")
+    cases = [known["start visual"], known["forward full float32 8"]]
+    results = speed.run(cases, "cpu", 3, tmp_path / "speed.json")
+    assert "start visual: train.py ended with code 2" in tables(results)
+    assert results["forward full float32 8"] == TRAIN
+
+
+def test_a_gpu_is_measured_in_both_precisions_and_sizes_and_with_all_programs():
+    names = usual_cases("gpu")
+    for kind in ("train", "forward"):
+        for variant in ("visual", "full"):
+            for rest in ("bfloat16 8", "bfloat16 64", "float32 8", "float32 64"):
+                assert f"{kind} {variant} {rest}" in names
+    for kind in ("start", "loop", "inference"):
+        assert {f"{kind} visual", f"{kind} full"} <= {*names}
+    assert {*usual_cases("cpu")} < {*cases_of("cpu")}
+
+
+def test_the_tables_alone_measure_nothing(tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    write_atomically(out, json.dumps({"train full": TRAIN}))
+    speed.main(["--out", str(out), "--table"])
+    assert capsys.readouterr().out.strip() == tables({"train full": TRAIN})
+
+
+# Processes
+
+
+def test_a_process_that_dies_is_one_line(capfd):
+    request = Request("abacus", "train", "cpu", "float32", 2)
+    line = "^the process of abacus, train ended with code 1$"
+    with pytest.raises(Failed, match=line), working(request):
+        pass
+    assert "KeyError: 'abacus'" in capfd.readouterr().err
+
+
+def test_a_compiler_that_is_missing_is_told(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    request = Request("torch compiled", "train", "cpu", "float32", 2)
+    assert "no-such-compiler" in speed.measure_steps([request], 1)["torch compiled"]["error"]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Path:
+    """A config to be measured in seconds, in the place of the full one."""
+    config = tmp_path / "small.py"
+    config.write_text(SMALL)
+    monkeypatch.setattr("speed_cases.CONFIG", config)
+    return config
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mode", ["train", "forward"])
-def test_both_frameworks_take_turns_at_a_small_size(tmp_path, mode):
-    config = tmp_path / "small.py"
-    config.write_text(SMALL)
-    found = speed.measure(mode, str(config), clips=2, repeats=2)
-    assert found["flops"] > 0 and found["parameters"] > 0
-    for framework in speed.FRAMEWORKS:
-        one = found[framework]
+def test_frameworks_take_turns_at_a_small_size(small, mode, dtype):
+    found = speed.measure_steps(requests_of(small, mode, dtype, "ours", "torch"), repeats=2)
+    for one in found.values():
+        assert one["parameters"] == found["ours"]["parameters"]
         assert len(one["seconds"]) == len(one["product_seconds"]) == 2
         assert min(one["seconds"] + one["product_seconds"]) > 0
-        assert 10e6 < one["peak_rss_bytes"] < 5e9
+        assert 10e6 < one["peak_bytes"] < 5e9
+    assert found["ours"]["flops"] > 0
 
 
-def test_a_process_that_dies_ends_the_benchmark_in_one_line(capfd):
-    request = {"framework": "abacus", "mode": "train"}
-    line = "^error: the process of abacus, train ended with code 1$"
-    with pytest.raises(SystemExit, match=line), speed.working(request):
-        pass
-    assert "KeyError: 'abacus'" in capfd.readouterr().err
+def requests_of(config: Path, mode: str, dtype: str, *frameworks: str) -> list[Request]:
+    sizes = dataclasses.asdict(Sizes.of(settings_of(str(config)).model))
+    return [Request(f, mode, "cpu", dtype, 2, str(config), sizes) for f in frameworks]
+
+
+@pytest.mark.slow
+def test_a_trace_on_a_cpu_has_no_kernels_of_a_gpu(small):
+    for request in requests_of(small, "forward", "float32", "ours", "torch"):
+        with working(request) as worker:
+            assert worker.trace(2) == {"kernels": 0, "kernel_ms": 0}
+
+
+@pytest.mark.slow
+def test_starts_and_loops_are_measured_at_a_small_size(small, monkeypatch):
+    monkeypatch.setattr(speed_programs, "MATCHES", 2)
+    monkeypatch.setattr(speed_programs, "HALF_SECONDS", 900)
+    found = speed.measure(Case("start", "visual"), "cpu", 1)
+    assert found["ours"]["cold"] > 1 and found["ours"]["warm"] > 1 and found["torch"]["cold"] > 1
+    found = speed.measure(Case("loop", "visual"), "cpu", 2)
+    assert len(found["clips_per_second"]) == speed_programs.LOOP_LINES
+    assert min(*found["clips_per_second"], found["bare_clips_per_second"]) > 0
+    assert "| loop visual |" in tables({"loop visual": found})

@@ -28,7 +28,7 @@ def program(decay):
     """A compiled step, and the state before the first one as arrays of the host."""
     mesh, optimizer = make_mesh(jax.devices()[:1]), optax.sgd(0.1, momentum=0.9)
     state = init_state(MODEL, optimizer, 0, mesh, averaged=decay > 0)
-    step = make_train_step(MODEL, LOSS, optimizer, 10, 0, mesh, decay)
+    step = make_train_step(MODEL, LOSS, optimizer, 10, mesh, decay)
     return step.lower(state, batch()).compile(), jax.device_get(state)
 
 
@@ -127,7 +127,7 @@ def test_state_and_step_are_of_32_bits_with_64_enabled(amsgrad):
     def leaves():
         optimizer = make_optimizer(config, steps_per_epoch=10)
         state = jax.eval_shape(lambda: init_state(model, optimizer, 0, mesh, averaged=True))
-        step = make_train_step(model, LOSS, optimizer, 10, 0, mesh, 0.5, accumulation_steps=2)
+        step = make_train_step(model, LOSS, optimizer, 10, mesh, 0.5, accumulation_steps=2)
         after, _ = jax.eval_shape(step, state, random_batch(TINY, clips=2))
         return [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(of)] for of in (state, after)]
 

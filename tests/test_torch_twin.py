@@ -185,11 +185,48 @@ def test_the_twin_takes_steps_with_dropout_and_augmentation():
     before = {name: p.detach().clone() for name, p in twin.named_parameters()}
     twin.train()
     step = make_step(twin, LEARNING_RATE)
-    first, second = step(batch), step(batch)
+    first, second = step(batch).item(), step(batch).item()
     assert np.isfinite([first, second]).all()
     assert abs(first - calm) > 1e-3 and abs(first - second) > 1e-3
     for name, parameter in twin.named_parameters():
         assert not torch.equal(parameter, before[name]), name
+
+
+@MODELS
+def test_the_twin_is_one_graph_to_a_compiler(model, monkeypatch):
+    """As torch.compile takes it; what it would compile is run as it is, which takes no minutes."""
+    compiled = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    batch = torch_batch(arrays_of(model))
+    for half in (None, torch.bfloat16):
+        twin = make_twin(model)
+        expected = total_loss(twin, batch, half).item()
+        loss = make_step(twin, LEARNING_RATE, half, compiled=True)(batch).item()
+        assert loss == pytest.approx(expected, rel=1e-4)
+        twin.train()
+        assert np.isfinite(make_step(twin, LEARNING_RATE, half, compiled=True)(batch).item())
+
+
+def test_autocast_gives_the_losses_in_single_precision():
+    twin, batch = make_twin(AUDIO), torch_batch(arrays_of(AUDIO))
+    single, half = (total_loss(twin, batch, dtype) for dtype in (None, torch.bfloat16))
+    assert half.dtype == torch.float32
+    assert half.item() != single.item() and half.item() == pytest.approx(single.item(), rel=0.05)
+
+
+def test_the_twin_attends_by_pytorchs_own_product_in_training(monkeypatch):
+    """`scaled_dot_product_attention`, dropout included: no weights are kept."""
+    called = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args, **kwargs):
+        called.append(args[4] if len(args) > 4 else kwargs["dropout_p"])
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    total_loss(make_twin(VISUAL).train(), torch_batch(arrays_of(VISUAL)))
+    # 22 tokens in four segments of two lengths, in two, in one; then the decoder, which does twice.
+    assert len(called) == 2 + 1 + 1 + 2 and set(called) == {0.1}
 
 
 def test_the_twins_steps_are_switched_as_on_a_walk_from_left_to_right():
@@ -216,6 +253,6 @@ def test_at_full_size_the_twin_predicts_what_ours_does(variant, parameters):
     twin = make_twin(model)
     assert sum(p.numel() for p in twin.parameters()) == parameters
     assert_same_predictions(params_of(twin, model), twin, model, clips=1)
-    params = jax.jit(ASTRA(model).initial_params)(jax.random.key(1))
+    params = ASTRA(model).initial_params(1)
     twin.load_state_dict(to_state_dict(params, model), strict=True)
     assert_same_predictions(params, twin, model, clips=1)

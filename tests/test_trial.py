@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from helpers.faults import COMPONENTS, at_step, tell
 from helpers.kills import end_faults
-from helpers.runs import LINEAR, lines, refused
+from helpers.linear import Linear
+from helpers.runs import LINEAR, refused
 from helpers.tiny import VALID, tiny_config, write_data
 
 from astra_jax import runs
 from astra_jax.errors import UserError
 from astra_jax.runs import validate
 from astra_jax.runs.components import Components
+from astra_jax.spotting.programs import Programs
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,14 @@ def no_step(components: Components = LINEAR) -> Components:
     return dataclasses.replace(components, put_batch=never)
 
 
-def applying(apply: Callable[..., Any]) -> Components:
-    return dataclasses.replace(LINEAR, compile_apply=lambda model: apply)
+def predicting(predict: Callable[..., Any]) -> Components:
+    """Runs that predict windows by this, given what `Programs.predict` is."""
+
+    class Other(Programs):
+        def predict(self, *args: Any) -> Any:
+            return predict(super().predict, *args)
+
+    return dataclasses.replace(LINEAR, make_programs=Other)
 
 
 def test_a_file_that_a_validation_cannot_read_ends_the_run_before_its_first_step(tmp_path):
@@ -48,7 +56,7 @@ def test_a_file_that_a_validation_cannot_read_ends_the_run_before_its_first_step
     assert [path.name for path in workdir.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("part", ["apply", "average_maps", "suppress"])
+@pytest.mark.parametrize("part", ["predict", "average_maps", "suppress"])
 def test_whatever_part_of_a_validation_fails_fails_before_the_first_step(
     root, tmp_path, monkeypatch, part
 ):
@@ -56,8 +64,8 @@ def test_whatever_part_of_a_validation_fails_fails_before_the_first_step(
         raise ZeroDivisionError(part)
 
     components = no_step()
-    if part == "apply":
-        components = no_step(applying(fail))
+    if part == "predict":
+        components = no_step(predicting(fail))
     elif part == "average_maps":
         monkeypatch.setattr(validate, part, fail)
     else:
@@ -67,26 +75,21 @@ def test_whatever_part_of_a_validation_fails_fails_before_the_first_step(
 
 
 def test_what_is_tried_is_one_batch_and_compiled_for_all_validations(root, tmp_path, caplog):
-    """One program; a batch of 4 windows, then 6 batches for each half of 24 windows."""
+    """One program; a batch of 4 windows, then 4 batches for each half of 15 windows."""
     compiled, applied = [], []
 
-    def compile_apply(model: Any) -> Any:
-        def traced(params: Any, inputs: Any) -> Any:
-            compiled.append(jax.tree.map(lambda leaf: leaf.shape, inputs))
-            return model.apply({"params": params}, inputs, train=False)
+    class Traced(Linear):
+        def predict_embedded(self, embedded: Any, present: Any) -> Any:
+            compiled.append(jax.tree.map(lambda leaf: leaf.shape, embedded))
+            return super().predict_embedded(embedded, present)
 
-        apply = jax.jit(traced)
+    def counted(predict: Callable[..., Any], *args: Any) -> Any:
+        applied.append(1)
+        return predict(*args)
 
-        def counted(params: Any, inputs: Any) -> Any:
-            applied.append(int(len(lines(metrics)) if metrics.exists() else 0))
-            return apply(params, inputs)
-
-        return counted
-
-    metrics = tmp_path / "metrics.jsonl"
     config = tiny_config(root)
     config.inference.batch_size = 4
-    components = dataclasses.replace(LINEAR, compile_apply=compile_apply)
+    components = dataclasses.replace(predicting(counted), make_model=Traced)
     taken = []
     before = at_step(1, lambda: taken.append(len(applied)))
     with caplog.at_level("INFO", "astra_jax"):
@@ -96,9 +99,8 @@ def test_what_is_tried_is_one_batch_and_compiled_for_all_validations(root, tmp_p
             components=dataclasses.replace(components, put_batch=before.put_batch),
         )
     assert taken == [1] and len(compiled) == 1
-    windows = (len(applied) - 1) / 3
-    assert windows == int(windows) > 2
-    assert "; trying a batch of the validation, then compiling" in caplog.text
+    assert len(applied) - 1 == 3 * 2 * 4
+    assert "; compiling, and trying a batch of the validation" in caplog.text
 
 
 @pytest.mark.parametrize("size", [1, 2, 1000])
@@ -111,22 +113,17 @@ def test_a_batch_of_any_size_can_be_tried(root, tmp_path, size):
 
     applied = []
 
-    def apply(params: Any, inputs: Any) -> Any:
-        applied.append(inputs)
-        return LINEAR.compile_apply(LINEAR.make_model(settings[0].model))(params, inputs)
-
-    settings = []
-
-    def make_validate(of_run: Any, *args: Any) -> Any:
-        settings.append(of_run)
-        return LINEAR.make_validate(of_run, *args)
+    def counted(predict: Callable[..., Any], *args: Any) -> Any:
+        applied.append(args)
+        return predict(*args)
 
     config = tiny_config(root)
     config.inference.batch_size = size
-    components = dataclasses.replace(applying(apply), put_batch=tried, make_validate=make_validate)
+    components = dataclasses.replace(predicting(counted), put_batch=tried)
     with pytest.raises(Tried):
         runs.train(config, tmp_path, components=components)
-    assert len(applied) == 1 and len(applied[0]["features"][0]) == size
+    ((_, _, places, _),) = applied
+    assert len(places[0]) == min(size, 8)  # on a CPU
 
 
 def test_a_run_is_the_same_with_the_trial_and_without(root, tmp_path, monkeypatch):
@@ -144,7 +141,7 @@ def test_without_a_validation_split_nothing_is_tried(root, tmp_path, caplog):
         raise AssertionError
 
     with caplog.at_level("INFO", "astra_jax"):
-        runs.train(config, tmp_path, components=applying(never))
+        runs.train(config, tmp_path, components=predicting(never))
     assert "(cpu); compiling" in caplog.text
 
 
@@ -157,7 +154,7 @@ def test_a_signal_meanwhile_ends_the_process_at_once(root, tmp_path, monkeypatch
         raise UserError("the process would be gone")
 
     with refused("would be gone"):
-        runs.train(tiny_config(root), tmp_path / "run", components=applying(told))
+        runs.train(tiny_config(root), tmp_path / "run", components=predicting(told))
     assert ended == [143]
 
 
@@ -173,7 +170,7 @@ def test_a_run_that_goes_on_tries_it_again(root, tmp_path):
         tried.append(1)
         raise UserError("at the trial")
 
-    components = dataclasses.replace(COMPONENTS, compile_apply=lambda model: told)
+    components = dataclasses.replace(predicting(told), make_model=COMPONENTS.make_model)
     with refused("at the trial"):
         runs.train(tiny_config(root), tmp_path, components=no_step(components))
     assert tried == [1]

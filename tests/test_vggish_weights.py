@@ -23,6 +23,7 @@ from astra_jax.devices import host_copy, replicated
 from astra_jax.model import SpottingModel
 from astra_jax.runs.components import Components
 from astra_jax.training.loop import Trainer
+from astra_jax.training.packing import pack
 from astra_jax.training.state import Progress, TrainState
 
 CHANNELS, HIDDEN, MELS = (2, 3, 4, 4, 5, 6), 7, 16
@@ -41,7 +42,9 @@ def init_state(
     """Drawn by NumPy: nothing is compiled."""
     params = random_params(model, seed)
     counts = (np.zeros(3, np.float32), np.zeros(3, np.int32))
-    drawn = TrainState(np.zeros([], np.int32), params, optimizer.init(params), *counts, params)
+    packed = optimizer.init(pack(params))
+    key = np.array([0, seed], np.uint32)
+    drawn = TrainState(np.zeros([], np.int32), key, params, packed, *counts, params)
     return jax.device_put(drawn, replicated(mesh))
 
 

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from astra_jax.cli.arguments import add_command, add_distributed
+from astra_jax.cli.arguments import add_command, add_distributed, whole_number
 from astra_jax.errors import UserError
 from astra_jax.files import as_file_name
 
@@ -46,6 +46,13 @@ def add(commands: Any) -> None:
         action="store_true",
         help="build everything, measure some steps, print memory and time needed, leave nothing",
     )
+    parser.add_argument(
+        "--profile",
+        type=whole_number(1, 10_000),
+        metavar="STEPS",
+        help="trace so many steps, a few after the first, into DIR/profile, for TensorBoard or "
+        "Perfetto",
+    )
     add_distributed(parser)
     parser.set_defaults(overrides=[])
 
@@ -81,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         if (file := load.find_config(name)) != name:
             _log.info("%s is not in this folder: the shipped %s is read", name, file)
         if args.seeds is None:
-            runs.train(config, workdir, components=components)
+            runs.train(config, workdir, components=components, profile_steps=args.profile or 0)
             return
         from astra_jax.runs import seeds
 
@@ -102,6 +109,9 @@ def default_workdir(config: str) -> Path:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that don't go together."""
+    if args.profile is not None and (args.seeds is not None or args.dry_run):
+        other = "--dry-run" if args.dry_run else "--seeds"
+        raise UserError(f"--profile: traces a run of one seed: leave {other} out")
     if args.seeds is None:
         if args.split is not None:
             raise UserError("--split: goes with --seeds; one run is evaluated by `astra evaluate`")

@@ -90,6 +90,7 @@ RANGES: dict[str, Range] = {
     "training.average_decay": _DROPOUT,
     "training.checkpoint_every_steps": _NOT_NEGATIVE,
     "training.most_skipped_steps": _COUNT,
+    "training.log_every_steps": _NOT_NEGATIVE,
     "inference.stride_seconds": _ABOVE_ZERO,
     "inference.batch_size": _COUNT,
     "inference.threshold": Range(above=0, below=1),

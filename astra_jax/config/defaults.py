@@ -65,13 +65,17 @@ def paper() -> ConfigDict:
             "checkpoint_every_steps": 1000,  # beside the one at each epoch's end
             # Steps without finite loss and gradients are skipped; so many in a row end the run.
             "most_skipped_steps": 10,
+            "log_every_steps": 100,  # of which metrics.jsonl has a line each; 0: none has
+            # Folder where compiled programs are kept for the next run or evaluation, 2 GB at most;
+            # None: one below the user's cache folder; "": nowhere. May change at any time.
+            "compilation_cache": config_dict.placeholder(str),
         }
     )
     config.inference = _inference()
     # Whole frames a second of the metric's grid: 2 is SoccerNet's package's; the ball task's mAP@1
     # is counted at 25.
     config.evaluation = ConfigDict({"frame_rate": 2})
-    # Where each epoch's line of metrics.jsonl goes besides; may change when a run is resumed.
+    # Where each line of metrics.jsonl goes besides; may change when a run is resumed.
     config.logging = ConfigDict(
         {
             "tensorboard": False,  # into WORKDIR/tensorboard; pip install 'astra-jax[tensorboard]'
@@ -122,6 +126,9 @@ def _data() -> ConfigDict:
                 "floor_db": -80.0,
             },
             "workers": 0,  # processes that load clips; 0: threads of this one
+            # "memory": files stay in memory once they were read, one copy for all processes of a
+            # machine; None: the system keeps of them what it likes.
+            "cache": config_dict.placeholder(str),
         }
     )
 
@@ -176,7 +183,8 @@ def _inference() -> ConfigDict:
         {
             "stride_seconds": 8.0,
             "overlap": "max",  # what stays where windows overlap: the largest score, or the "mean"
-            "batch_size": 32,  # windows at a time, over the devices of this host
+            # Windows at a time, over the devices of this host (on a CPU 8, if this is more).
+            "batch_size": 32,
             "threshold": 0.01,
             "suppression": {
                 "kind": "soft",  # or "hard"

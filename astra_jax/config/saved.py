@@ -13,16 +13,20 @@ from astra_jax.errors import UserError
 from astra_jax.files import parse_mapping
 
 # What may differ between a run and its continuation: where the data lie, how they are loaded, how
-# many windows are predicted at a time, who is told of it, and splits that training doesn't read.
+# many windows are predicted at a time, who is told of it and how often, where programs are kept,
+# and splits that training doesn't read.
 _MAY_DIFFER = (
     "data.root",
     "data.labels_root",
     "data.features_root",
     "data.audio_root",
     "data.workers",
+    "data.cache",
+    "training.log_every_steps",
     "inference.batch_size",
     "logging.tensorboard",
     "logging.wandb_project",
+    "training.compilation_cache",
 )
 
 

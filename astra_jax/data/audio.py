@@ -22,8 +22,19 @@ def power_to_db(
     Differs from the published implementation: the floor is fixed, not 80 dB below the batch's
     loudest frame, so a clip's values do not depend on its neighbours.
     """
-    xp = jnp if isinstance(power, jax.Array) else np
+    if isinstance(power, jax.Array):
+        power = power.astype(jnp.promote_types(power.dtype, np.float32))
+        return jnp.maximum(10.0 * jnp.log10(jnp.maximum(power, MIN_POWER) / MAX_POWER), floor_db)
     # Half precision knows no 1e-10.
-    power = power.astype(xp.promote_types(power.dtype, np.float32))
-    decibels = 10.0 * xp.log10(xp.maximum(power, MIN_POWER) / MAX_POWER)
-    return xp.maximum(decibels, floor_db)
+    decibels = power.astype(np.promote_types(power.dtype, np.float32))
+    turn_to_db(decibels, floor_db)
+    return decibels
+
+
+def turn_to_db(power: Float[np.ndarray, "*shape"], floor_db: float) -> None:
+    """`power_to_db` in place."""
+    np.maximum(power, MIN_POWER, out=power)
+    power /= MAX_POWER
+    np.log10(power, out=power)
+    power *= 10.0
+    np.maximum(power, floor_db, out=power)

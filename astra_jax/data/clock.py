@@ -42,3 +42,7 @@ class Clock:
         decays = np.array(CLOCK_DECAYS_SECONDS)
         values = np.exp(-np.concatenate([since / decays, until / decays], axis=1))
         return values.astype(np.float32)
+
+    def read_into(self, start: int, out: Float32[np.ndarray, "row column"]) -> None:
+        """As many rows from `start` on as `out` has."""
+        out[:] = self.read(start, start + len(out))

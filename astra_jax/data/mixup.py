@@ -1,4 +1,4 @@
-"""Mixup: the epoch plan (which clips, which partners, which lambda) and the mixing rule.
+"""Mixup's epoch plan: which clips, which partners, which lambda (the rule: `mixing`).
 
 The plan is a pure function over clip ids, so that a batch depends on the seed and its number alone.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
 from astra_jax.errors import UserError
 
@@ -126,90 +126,19 @@ def balanced_partners(
         holders = np.flatnonzero(holds[:, column])
         slots[index] = rng.choice(holders, size=SLOTS, replace=len(holders) < SLOTS)
     partners = np.empty_like(own)
-    for step, batch in enumerate(own):
-        drawn = rng.integers(len(classes), size=len(batch))
-        partners[step] = slots[drawn, rng.integers(SLOTS, size=len(batch))]
-        held = holds[batch][:, classes]
-        counts = held.sum(axis=0)
+    held = holds[own][..., classes]  # step clip class
+    counts = held.sum(axis=1)
+    # The first clip that holds each class, and the second one where there is one.
+    first = held.argmax(axis=1)
+    np.put_along_axis(held, first[:, None], False, axis=1)
+    first, second = (
+        np.take_along_axis(own, of_batch, axis=1) for of_batch in (first, held.argmax(axis=1))
+    )
+    for step in range(len(own)):
+        drawn = rng.integers(len(classes), size=own.shape[1])
+        partners[step] = slots[drawn, rng.integers(SLOTS, size=own.shape[1])]
         singles = rng.integers(SLOTS, size=len(classes))
-        for entered in np.flatnonzero(counts):
-            holders = batch[held[:, entered]]
-            if len(holders) >= SLOTS:
-                slots[entered] = holders[:SLOTS]
-            else:
-                slots[entered, singles[entered]] = holders[0]
+        alone, several = np.flatnonzero(counts[step] == 1), np.flatnonzero(counts[step] > 1)
+        slots[alone, singles[alone]] = first[step, alone]
+        slots[several, 0], slots[several, 1] = first[step, several], second[step, several]
     return partners
-
-
-def mix(own: dict[str, Any], partner: dict[str, Any], lam: float) -> dict[str, Any]:
-    """lam * own + (1 - lam) * partner, for clip examples or batches of them (see `pipeline`).
-
-    Features and log-mel: where one of the two lacks a row, the other one's, unscaled; present
-    where either has it. Class targets: the mix. Displacements: where one of the two has a target,
-    that one, where both have, the mix.
-    """
-    weight = np.float32(lam)
-    features, feature_masks = zip(
-        *(
-            _mix_rows(weight, *arrays)
-            for arrays in zip(
-                own["features"],
-                own["masks"]["features"],
-                partner["features"],
-                partner["masks"]["features"],
-                strict=True,
-            )
-        ),
-        strict=True,
-    )
-    mixed = {"features": features, "masks": {"features": feature_masks}}
-    if "log_mel" in own:
-        mixed["log_mel"], mixed["masks"]["log_mel"] = _mix_rows(
-            weight,
-            own["log_mel"],
-            own["masks"]["log_mel"],
-            partner["log_mel"],
-            partner["masks"]["log_mel"],
-        )
-    mixed["class_targets"] = _blend(weight, own["class_targets"], partner["class_targets"])
-    mixed["displacements"], mixed["displacement_mask"] = _mix_where_present(
-        weight,
-        own["displacements"],
-        own["displacement_mask"],
-        partner["displacements"],
-        partner["displacement_mask"],
-    )
-    return mixed
-
-
-def _mix_rows(
-    lam: np.float32,
-    own: Float32[np.ndarray, "*batch row column"],
-    own_mask: Bool[np.ndarray, "*batch row"],
-    partner: Float32[np.ndarray, "*batch row column"],
-    partner_mask: Bool[np.ndarray, "*batch row"],
-) -> tuple[Float32[np.ndarray, "*batch row column"], Bool[np.ndarray, "*batch row"]]:
-    if own_mask.all() and partner_mask.all():
-        return _blend(lam, own, partner), own_mask
-    mixed, mask = _mix_where_present(
-        lam, own, own_mask[..., None], partner, partner_mask[..., None]
-    )
-    return mixed, mask[..., 0]
-
-
-def _mix_where_present(
-    lam: np.float32,
-    own: Float32[np.ndarray, "*shape"],
-    own_mask: Bool[np.ndarray, "*#shape"],
-    partner: Float32[np.ndarray, "*shape"],
-    mask: Bool[np.ndarray, "*#shape"],
-) -> tuple[Float32[np.ndarray, "*shape"], Bool[np.ndarray, "*#shape"]]:
-    """The mix where both are present, the one that is where one is, own's value elsewhere."""
-    single = np.where(mask & ~own_mask, partner, own)
-    return np.where(own_mask & mask, _blend(lam, own, partner), single), own_mask | mask
-
-
-def _blend(
-    lam: np.float32, own: Float32[np.ndarray, "*shape"], partner: Float32[np.ndarray, "*shape"]
-) -> Float32[np.ndarray, "*shape"]:
-    return lam * own + (1 - lam) * partner

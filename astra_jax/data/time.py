@@ -8,6 +8,7 @@ rates: 290 ms at 100 a second gives 28.999999999999996.
 
 import functools
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -80,6 +81,19 @@ def indices_at(milliseconds: Int[np.ndarray, "event"], rate: Exact) -> Int[np.nd
     return (whole * exact.numerator // (1000 * exact.denominator)).astype(np.int64)
 
 
+def indices_of(times: Sequence[Fraction], rate: Exact) -> Int[np.ndarray, "time"]:
+    """`index_at` of many times in seconds."""
+    exact = exact_rate(rate)
+    above = [time.numerator for time in times]
+    below = [time.denominator for time in times]
+    # Seconds of a half, at most ten thousand: what is multiplied fits in 64 bits.
+    small = exact.numerator < _LARGEST_FACTOR // max(below, default=1) and (
+        exact.denominator < _LARGEST_FACTOR
+    )
+    whole = np.array(above, np.int64 if small else object) * exact.numerator
+    return (whole // (np.array(below, whole.dtype) * exact.denominator)).astype(np.int64)
+
+
 def millisecond_of(index: int, rate: Exact) -> int:
     """The first whole millisecond in a row, frame or position: `indices_at` gives it back."""
     return math.ceil(1000 * index / exact_rate(rate))
@@ -110,7 +124,7 @@ def clip_starts(
     """
     length, stride = exact_seconds(seconds), exact_seconds(stride_seconds)
     count = max(1, math.ceil((length - 1) / stride))
-    starts = [index * stride for index in range(count)]
+    starts = list(_multiples(stride, count))
     positions = steps_of(clip_seconds, positions_per_second)
     end = steps_touched(length, positions_per_second)
     while index_at(starts[-1], positions_per_second) + positions < end:
@@ -119,6 +133,12 @@ def clip_starts(
             break
         starts.append(following)
     return starts
+
+
+@functools.lru_cache(maxsize=1024)
+def _multiples(stride: Fraction, count: int) -> tuple[Fraction, ...]:
+    """0, stride, ...: halves are many, their lengths few."""
+    return tuple(index * stride for index in range(count))
 
 
 def longest_stride(clip_seconds: Exact, positions_per_second: Exact) -> Fraction:

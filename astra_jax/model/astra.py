@@ -1,12 +1,13 @@
 """ASTRA: embeddings, encoder, decoder and heads put together."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from astra_jax.model.embeddings import SourceEmbedding, hide_absent
 from astra_jax.model.heads import PlainHead, UncertaintyHead
@@ -42,9 +43,9 @@ class ASTRA(SpottingModel):
         self.displacement_head = UncertaintyHead(cfg) if cfg.uncertainty else PlainHead(cfg)
 
     @nn.nowrap
-    def initial_params(self, key: Key[Array, ""]) -> Any:
+    def initial_params(self, seed: int) -> Any:
         """Fresh parameters: as published, then as `config` asks (`initial_values`)."""
-        return adjust_initial_values(super().initial_params(key), self.config)
+        return adjust_initial_values(super().initial_params(seed), self.config)
 
     def embed(
         self, inputs: dict[str, Any], train: bool = False
@@ -89,11 +90,52 @@ class ASTRA(SpottingModel):
             mean = self.displacement_head(queries, train)
         return Predictions(jax.nn.sigmoid(logits), mean, log_variance)
 
+    def embed_pieces(
+        self, stream: int, pieces: Float[Array, "piece *column"], present: Bool[Array, " piece"]
+    ) -> dict[str, Float[Array, "_ ..."]]:
+        """A row's or segment's tokens without their codes; of a row also what the shortcut sees."""
+        with self._precision():
+            (shown,) = hide_absent(pieces[None], present[None])
+            if stream == len(self.sources):
+                return {"tokens": self.audio.project(shown[None])[0]}
+            embedded = {"tokens": self.sources[stream].project(shown[None])[0]}
+            if self.shortcut is not None:
+                source = self.config.sources[stream]
+                embedded["columns"] = shown[:, : source.shortcut_columns]
+            return embedded
+
+    def predict_embedded(
+        self,
+        embedded: tuple[dict[str, Float[Array, "clip _ ..."]], ...],
+        present: tuple[Bool[Array, "clip _"], ...],
+    ) -> Predictions:
+        """Predicts clips from the pieces of every stream; see `SpottingModel`."""
+        with self._precision():
+            count = len(self.sources)
+            coding = [*self.sources, *([] if self.config.audio is None else [self.audio])]
+            streams = [
+                embedding.code(pieces["tokens"])
+                for embedding, pieces in zip(coding, embedded, strict=True)
+            ]
+            masks = [
+                jnp.repeat(there, tokens.shape[1] // there.shape[1], axis=1)
+                for there, tokens in zip(present, streams, strict=True)
+            ]
+            shortcut = None
+            if self.shortcut is not None:
+                shortcut = self.shortcut(tuple(of["columns"] for of in embedded[:count]))
+            return self.decode(tuple(streams), _combine_masks(streams, masks), shortcut=shortcut)
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        """In which precision products are taken."""
+        if self.config.highest_precision:
+            return jax.default_matmul_precision("highest")
+        return contextlib.nullcontext()
+
     def __call__(self, inputs: dict[str, Any], train: bool = False) -> Predictions:
         """Predicts clips; see the class."""
         inputs = jax.tree.map(jnp.asarray, inputs)
-        highest = self.config.highest_precision
-        with jax.default_matmul_precision("highest") if highest else contextlib.nullcontext():
+        with self._precision():
             shortcut = None
             if self.shortcut is not None:
                 masks = (inputs.get("masks") or {}).get("features") or (None,) * len(self.sources)
@@ -102,7 +144,7 @@ class ASTRA(SpottingModel):
 
 
 def _combine_masks(
-    streams: list[Float[Array, "clip _ dim"]], present: list[Bool[Array, "clip _"] | None]
+    streams: Sequence[Float[Array, "clip _ dim"]], present: Sequence[Bool[Array, "clip _"] | None]
 ) -> Bool[Array, "clip token"] | None:
     """One mask over all tokens, None where no stream has one."""
     if all(mask is None for mask in present):

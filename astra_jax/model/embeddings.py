@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from astra_jax.model.config import ModelConfig, SourceShape
+from astra_jax.model.dropout import Dropout
 from astra_jax.model.layers import Linear, code_init, step_times, unit_uniform
 
 
@@ -52,21 +53,28 @@ def augment(
     dropped_step: Float[Array, " column"] | None,
     config: ModelConfig,
 ) -> tuple[Float[Array, "clip step column"], Bool[Array, "clip step"] | None]:
-    """Temporal dropout, then temporal switch, of raw inputs.
+    """Temporal switch, then temporal dropout, of raw inputs.
 
     `dropped_step` is the learned vector, None where temporal dropout is off. A masked step
-    stays masked where it goes.
+    stays masked where it goes. Which steps are dropped is drawn independently of where they lie,
+    so the order makes no difference, and no gradient has to find its way back through the switch.
     """
     dropout_key, switch_key = jax.random.split(key)
-    if dropped_step is not None:
-        steps = temporal_dropout(dropout_key, steps, dropped_step, config.temporal_dropout)
     clips, count, _ = steps.shape
     if config.temporal_switch > 0 and count > 1:
         order = temporal_switch_order(switch_key, clips, count, config.temporal_switch)
-        steps = jnp.take_along_axis(steps, order[..., None], axis=1)
-        if present is not None:
-            present = jnp.take_along_axis(present, order, axis=1)
+        steps = _reorder(steps, order)
+        present = None if present is None else _reorder(present, order)
+    if dropped_step is not None:
+        steps = temporal_dropout(dropout_key, steps, dropped_step, config.temporal_dropout)
     return steps, present
+
+
+def _reorder(
+    array: Shaped[Array, "clip step *column"], order: Int[Array, "clip step"]
+) -> Shaped[Array, "clip step *column"]:
+    order = order.reshape(*order.shape, *[1] * (array.ndim - 2))
+    return jnp.take_along_axis(array, order, axis=1, mode="promise_in_bounds")
 
 
 def hide_absent(
@@ -93,9 +101,9 @@ class FeatureProjection(nn.Module):
     ) -> Float[Array, "clip row dim"]:
         """Projects each row on its own."""
         cfg = self.config
-        drop = nn.Dropout(cfg.embedding_dropout, deterministic=not train)
-        x = nn.relu(Linear(x.shape[-1], cfg.compute_dtype, name="hidden")(drop(x)))
-        return nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="output")(drop(x)))
+        drop = Dropout(cfg.embedding_dropout)
+        x = nn.relu(Linear(x.shape[-1], cfg.compute_dtype, name="hidden")(drop(x, train)))
+        return nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="output")(drop(x, train)))
 
 
 class SourceEmbedding(nn.Module):

@@ -4,6 +4,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from astra_jax.model.config import ModelConfig
+from astra_jax.model.dropout import Dropout
 from astra_jax.model.layers import Linear, output_layer
 
 
@@ -21,9 +22,9 @@ class PlainHead(nn.Module):
     ) -> Float[Array, "clip position class"]:
         """Raw outputs, one a class."""
         cfg = self.config
-        drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
-        x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="hidden")(drop(x)))
-        return output_layer(cfg.num_classes + 1, "output")(drop(x))
+        drop = Dropout(cfg.head_dropout)
+        x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name="hidden")(drop(x, train)))
+        return output_layer(cfg.num_classes + 1, "output")(drop(x, train))
 
 
 class UncertaintyHead(nn.Module):
@@ -37,9 +38,9 @@ class UncertaintyHead(nn.Module):
     ) -> tuple[Float[Array, "clip position class"], Float[Array, "clip position class"]]:
         """The displacement's mean and the log of its variance."""
         cfg = self.config
-        drop = nn.Dropout(cfg.head_dropout, deterministic=not train)
+        drop = Dropout(cfg.head_dropout)
         for i in range(2):
-            x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name=f"shared_{i}")(drop(x)))
-        mean = output_layer(cfg.num_classes + 1, "mean")(drop(x))
-        log_variance = output_layer(cfg.num_classes + 1, "log_variance")(drop(x))
+            x = nn.relu(Linear(cfg.dim, cfg.compute_dtype, name=f"shared_{i}")(drop(x, train)))
+        mean = output_layer(cfg.num_classes + 1, "mean")(drop(x, train))
+        log_variance = output_layer(cfg.num_classes + 1, "log_variance")(drop(x, train))
         return mean, log_variance

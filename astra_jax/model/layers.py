@@ -1,4 +1,4 @@
-"""Linear layers and attention with the published initial values; codes of time."""
+"""Linear layers with the published initial values; codes of time."""
 
 import math
 from typing import Any
@@ -7,25 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
+
+from astra_jax.model.initializers import Constant, Sinusoids, Uniform, initializer
+
+zeros = initializer(Constant(0.0))
+ones = initializer(Constant(1.0))
+unit_uniform = initializer(Uniform(0.0, 1.0))
 
 
 def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     """Draws uniformly from [-bound, bound)."""
-
-    def init(
-        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
-    ) -> Float[Array, "*shape"]:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-def unit_uniform(
-    key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
-) -> Float[Array, "*shape"]:
-    """Draws uniformly from [0, 1); Flax's own draws doubles where JAX has 64 bits enabled."""
-    return jax.random.uniform(key, shape, dtype)
+    return initializer(Uniform(-bound, bound))
 
 
 class Linear(nn.Module):
@@ -62,56 +55,15 @@ def output_layer(features: int, name: str) -> Linear:
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     """LayerNorm as published."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
-
-
-def attention(dim: int, heads: int, dropout: float, dtype: Any, name: str) -> nn.Module:
-    """Multi-head attention as PyTorch starts it.
-
-    The in-projection is Xavier-uniform over the joint (3 dim, dim) matrix, so its bound is
-    sqrt(6 / (4 dim)); its biases and the out-projection's are zero; the out-projection's
-    weights are uniform in +-1/sqrt(dim). Dropout falls on the attention weights, drawn anew
-    for each clip and head. The softmax is computed in float32.
-    """
-    return nn.MultiHeadDotProductAttention(
-        num_heads=heads,
-        qkv_features=dim,
-        dropout_rate=dropout,
-        broadcast_dropout=False,
-        force_fp32_for_softmax=True,
-        dtype=dtype,
-        kernel_init=symmetric_uniform(math.sqrt(6 / (4 * dim))),
-        out_kernel_init=symmetric_uniform(1 / math.sqrt(dim)),
-        name=name,
-    )
-
-
-def sinusoids(times: Float[np.ndarray, " step"], dim: int) -> Float[np.ndarray, "step dim"]:
-    """Sines and cosines of a clock: column pairs tick from every 2 to every 20,000 output steps.
-
-    Args:
-        times: moments inside the clip, counted in output positions, so that codes of any
-            rate and the queries share one clock.
-        dim: columns; the first half are sines, the second cosines.
-
-    Source: the encodings of "Attention is all you need", section 3.5.
-    """
-    pairs = (dim + 1) // 2
-    angles = times[:, None] / 10_000 ** (np.arange(pairs) / pairs)[None, :]
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :dim].astype(np.float32)
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, bias_init=zeros, scale_init=ones, name=name)
 
 
 def code_init(kind: str, times: Float[np.ndarray, " step"]) -> nn.initializers.Initializer:
     """Initial values of learned codes: uniform in [0, 1) as published, or `sinusoids(times)`."""
 
-    def init(
-        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
-    ) -> Float[Array, "*shape"]:
-        if kind == "sinusoidal":
-            return jnp.asarray(sinusoids(times, shape[-1]), dtype)
-        return unit_uniform(key, shape, dtype)
-
-    return init
+    if kind == "sinusoidal":
+        return initializer(Sinusoids(tuple(times.tolist())))
+    return unit_uniform
 
 
 def step_times(steps: int, positions: int, covered: float = 1.0) -> Float[np.ndarray, " step"]:

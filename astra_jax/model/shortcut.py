@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from astra_jax.model.config import ModelConfig
-from astra_jax.model.layers import Linear, step_times
+from astra_jax.model.layers import Linear, step_times, zeros
 
 
 def knot_distances(reach: float, unit: float) -> list[float]:
@@ -82,7 +82,7 @@ class Shortcut(nn.Module):
             use_bias=False,
             dtype=jnp.float32,
             precision=jax.lax.Precision.HIGHEST,  # as the logits that it is added to
-            kernel_init=nn.initializers.zeros,
+            kernel_init=zeros,
             name="logits",
         )(x)
         return logits, Linear(cfg.dim, name="queries")(x)

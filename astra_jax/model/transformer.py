@@ -7,8 +7,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from astra_jax.model.attention import Attention
 from astra_jax.model.config import ModelConfig
-from astra_jax.model.layers import Linear, attention, code_init, layer_norm, step_times
+from astra_jax.model.dropout import Dropout
+from astra_jax.model.layers import Linear, code_init, layer_norm, step_times
 
 
 def segments_of_layer(layer: int, layers: int) -> int:
@@ -49,10 +51,6 @@ def segment_slots(
     return index, used, slot
 
 
-def _key_mask(present: Bool[Array, "*batch key"] | None) -> Bool[Array, "*batch 1 1 key"] | None:
-    return None if present is None else present[..., None, None, :]
-
-
 class FeedForward(nn.Module):
     """Two linears with ReLU and dropout between."""
 
@@ -63,7 +61,7 @@ class FeedForward(nn.Module):
         """Applies the network to each token."""
         cfg = self.config
         x = nn.relu(Linear(cfg.feed_forward, cfg.compute_dtype, name="hidden")(x))
-        x = nn.Dropout(cfg.dropout, deterministic=not train)(x)
+        x = Dropout(cfg.dropout)(x, train)
         return Linear(cfg.dim, cfg.compute_dtype, name="output")(x)
 
 
@@ -79,11 +77,11 @@ class _Residual(nn.Module):
         sublayer: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
         train: bool,
     ) -> Float[Array, "*batch dim"]:
-        drop = nn.Dropout(self.config.dropout, deterministic=not train)
+        drop = Dropout(self.config.dropout)
         norm = layer_norm(self.config.compute_dtype, "norm")
         if self.config.norm == "pre":
-            return x + drop(sublayer(norm(x)))
-        return norm(x + drop(sublayer(x)))
+            return x + drop(sublayer(norm(x)), train)
+        return norm(x + drop(sublayer(x), train))
 
 
 class EncoderLayer(nn.Module):
@@ -100,12 +98,10 @@ class EncoderLayer(nn.Module):
     ) -> Float[Array, "*batch token dim"]:
         """Tokens attend to those of their own batch entry that are there."""
         cfg = self.config
-        attend = attention(cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype, "self_attention")
+        sizes = cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype
+        attend = Attention(*sizes, name="self_attention")
         feed_forward = FeedForward(cfg, name="feed_forward")
-        mask = _key_mask(present)
-        x = _Residual(cfg, name="residual_0")(
-            x, lambda y: attend(y, mask=mask, deterministic=not train), train
-        )
+        x = _Residual(cfg, name="residual_0")(x, lambda y: attend(y, None, present, train), train)
         return _Residual(cfg, name="residual_1")(x, lambda y: feed_forward(y, train), train)
 
 
@@ -158,24 +154,23 @@ class DecoderLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "clip position dim"],
+        x: Float[Array, "_ position dim"],
         memory: Float[Array, "clip token dim"],
         present: Bool[Array, "clip token"] | None,
         train: bool,
     ) -> Float[Array, "clip position dim"]:
-        """Queries attend to each other and to the tokens that are there."""
+        """Queries attend to each other and to the tokens that are there.
+
+        Queries that are the same for all clips may be given once.
+        """
         cfg = self.config
-        sizes = (cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype)
-        attend = attention(*sizes, "self_attention")
-        look = attention(*sizes, "cross_attention")
+        sizes = cfg.dim, cfg.heads, cfg.dropout, cfg.compute_dtype
+        attend = Attention(*sizes, name="self_attention")
+        look = Attention(*sizes, name="cross_attention")
         feed_forward = FeedForward(cfg, name="feed_forward")
-        mask = _key_mask(present)
-        x = _Residual(cfg, name="residual_0")(
-            x, lambda y: attend(y, deterministic=not train), train
-        )
-        x = _Residual(cfg, name="residual_1")(
-            x, lambda y: look(y, memory, memory, mask=mask, deterministic=not train), train
-        )
+        x = _Residual(cfg, name="residual_0")(x, lambda y: attend(y, train=train), train)
+        x = jnp.broadcast_to(x, (memory.shape[0], *x.shape[1:]))
+        x = _Residual(cfg, name="residual_1")(x, lambda y: look(y, memory, present, train), train)
         return _Residual(cfg, name="residual_2")(x, lambda y: feed_forward(y, train), train)
 
 
@@ -196,7 +191,9 @@ class Decoder(nn.Module):
         make_layer = nn.remat(DecoderLayer, static_argnums=(4,)) if cfg.remat else DecoderLayer
         times = step_times(cfg.positions, cfg.positions)
         queries = self.param("queries", code_init(cfg.codes, times), (cfg.positions, cfg.dim))
-        x = jnp.broadcast_to(queries, (memory.shape[0], *queries.shape)).astype(memory.dtype)
+        x = queries[None].astype(memory.dtype)
+        if train:  # dropout makes a clip's queries its own from the first layer on
+            x = jnp.broadcast_to(x, (memory.shape[0], *queries.shape))
         for i in range(cfg.decoder_layers):
             x = make_layer(cfg, name=f"layer_{i}")(x, memory, present, train)
         return layer_norm(cfg.compute_dtype, "norm")(x) if cfg.norm == "pre" else x

@@ -10,7 +10,7 @@ from astra_jax.devices import local_mesh, make_mesh, put_batch
 from astra_jax.model import ASTRA, ModelConfig, SpottingModel
 from astra_jax.runs.settings import Settings
 from astra_jax.runs.validate import make_validate
-from astra_jax.spotting.inference import Apply, compile_apply
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.loop import Trainer, Validate
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import TrainState, abstract_state, init_state
@@ -31,7 +31,7 @@ class Components:
     make_train_step: Callable[..., TrainStep] = make_train_step
     init_state: Callable[..., TrainState] = init_state
     put_batch: Callable[..., dict[str, Any]] = put_batch
-    compile_apply: Callable[[SpottingModel], Apply] = compile_apply
+    make_programs: Callable[[SpottingModel, Mesh], Programs] = Programs
     make_validate: Callable[..., Validate | None] = make_validate
     make_trainer: Callable[..., Trainer] = Trainer
 
@@ -65,7 +65,6 @@ def build(settings: Settings, steps_per_epoch: int, components: Components) -> C
         settings.loss,
         optimizer,
         steps_per_epoch,
-        settings.seed,
         mesh,
         average_decay=settings.training.average_decay,
         accumulation_steps=settings.training.accumulation_steps,

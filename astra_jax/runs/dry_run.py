@@ -81,7 +81,8 @@ def measure(
             settings = _simulate(config, RunFolder(workdir), folder)
             prepared = prepare(settings, folder, components.make_model(settings.model))
             run = build(settings, prepared.stream.steps_per_epoch, components)
-            return _measure_steps(run, prepared, settings, most_steps)
+            with prepared.cache:
+                return _measure_steps(run, prepared, settings, most_steps)
 
 
 def _open(config: ConfigDict, folder: RunFolder) -> Settings:

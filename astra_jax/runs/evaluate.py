@@ -17,6 +17,7 @@ from astra_jax.evaluation.metrics import METRICS, Block, average_maps
 from astra_jax.files import can_be_made, write_atomically
 from astra_jax.formats.soccernet_results import Prediction, write_results
 from astra_jax.runs import provenance
+from astra_jax.runs.compilation_cache import keeps_programs
 from astra_jax.runs.components import USUAL, Components
 from astra_jax.runs.coverage import Labels, covered_labels, warn_of_other_periods, warn_of_uncovered
 from astra_jax.runs.folder import EvaluationFolder, RunFolder
@@ -80,6 +81,14 @@ def evaluate(
             f"{folder}: cannot be written: choose another place for --out or mend its rights"
         )
     members = open_members(workdirs, overrides, components)
+    with keeps_programs(members[0].settings.compilation_cache):
+        return _evaluate(members, split, folder, components)
+
+
+def _evaluate(
+    members: Sequence[Member], split: str, folder: EvaluationFolder, components: Components
+) -> dict[str, Block] | None:
+    """`evaluate` once the members' configs are checked."""
     matches = matches_of_all(members, split)
     halves = index_members(members, matches)
     _warn_of_lengths(members, halves)
@@ -144,7 +153,7 @@ def _predictor(
     """The members as one; a batch of windows is the smallest of theirs."""
     mesh = components.make_local_mesh()
     forwards = [
-        Forward(components.compile_apply(member.model), of_member, mesh)
+        Forward(components.make_programs(member.model, mesh), of_member)
         for member, of_member in zip(members, params, strict=True)
     ]
     smallest = min(member.settings.inference.batch_size for member in members)

@@ -5,12 +5,13 @@ WORKDIR/config.json           the resolved config
         provenance.json       what ran when, on what, with which data
         checkpoints/latest/N  the state after N steps, to go on from
         checkpoints/best/N    the best parameters, to predict with
-        metrics.jsonl         a line an epoch
+        metrics.jsonl         a line an epoch, and one every so many steps
         summary.json          written at the end
         log.txt               what was said, by the package and by libraries
         run.lock              while a process trains here
         matches/              simulated matches, where it has any
         tensorboard/          for TensorBoard, where it is asked for
+        profile/              traces of some steps, where one is asked for
         wandb_run_id.txt      the run's id on Weights & Biases, where it is asked for
         seed_N/               a run of several seeds, beside seeds.json
 OUT/metrics.json              an evaluation's scores, beside results/ and results.zip
@@ -80,7 +81,7 @@ class RunFolder:
 
     @property
     def metrics_path(self) -> Path:
-        """A line an epoch."""
+        """A line an epoch, and one every so many steps."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -107,6 +108,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """What TensorBoard reads."""
         return self.path / "tensorboard"
+
+    @property
+    def profile(self) -> Path:
+        """Traces of some steps."""
+        return self.path / "profile"
 
     @property
     def tracker_id_path(self) -> Path:

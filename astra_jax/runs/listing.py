@@ -157,7 +157,7 @@ def _object(path: Path, run: Run) -> dict[str, Any]:
 
 
 def _lines(path: Path, run: Run) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that are whole."""
+    """The lines of epochs in `metrics.jsonl` that are whole."""
     if not path.exists():
         return []
     try:
@@ -165,16 +165,20 @@ def _lines(path: Path, run: Run) -> list[dict[str, Any]]:
     except OSError as error:
         run.damaged.append(f"{path}: damaged, left out ({error.strerror})")
         return []
-    found = []
+    found, of_steps = [], 0
     for text in texts:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
             line = None
-        if isinstance(_get(line, "epoch"), int) and isinstance(_get(line, "step"), int):
+        if not isinstance(_get(line, "step"), int):
+            continue
+        if isinstance(_get(line, "epoch"), int):
             found.append(line)
-    if len(found) < len(texts):
-        run.damaged.append(f"{path}: {len(texts) - len(found)} damaged line(s) left out")
+        elif isinstance(line, dict) and "epoch" not in line:
+            of_steps += 1
+    if damaged := len(texts) - len(found) - of_steps:
+        run.damaged.append(f"{path}: {damaged} damaged line(s) left out")
     return found
 
 

@@ -1,8 +1,10 @@
 """What a training is made of, put together before it begins: data, stream, what it starts from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
+from astra_jax.data.cache import MemoryCache, remove_left
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves, read_labels
 from astra_jax.data.layout import check_roots
@@ -35,10 +37,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs beside its settings and its folder.
+    """All that the steps of a training need beside its settings and its folder.
 
     `validation`: None where there is no split. `warm_start`: what changes the parameters before
-    step 0, None where nothing does.
+    step 0, None where nothing does. `cache` is left when the halves aren't read any more.
     """
 
     halves: list[Half]
@@ -46,6 +48,7 @@ class Prepared:
     stream: TrainingStream
     validation: Validation | None
     warm_start: WarmStart | None
+    cache: AbstractContextManager[object]
 
     @property
     def data_halves(self) -> list[Half]:
@@ -68,9 +71,15 @@ def prepare(settings: Settings, folder: RunFolder, model: SpottingModel) -> Prep
     halves = index_halves(settings.data, matches_of(settings, "train"))
     normalizations = normalizations_of(folder, halves)
     halves = normalize(halves, normalizations)
+    validation = read_validation(settings, normalizations)
+    remove_left()
+    cache: AbstractContextManager[object] = nullcontext()
+    if settings.in_memory:
+        cache = kept = MemoryCache(halves + (validation.halves if validation else []))
+        halves = kept.keep(halves)
+        validation = validation and replace(validation, halves=kept.keep(validation.halves))
     stream = TrainingStream(halves, settings.stream)
-    validation = _read_validation(settings, normalizations)
-    return Prepared(halves, normalizations, stream, validation, warm_start)
+    return Prepared(halves, normalizations, stream, validation, warm_start, cache)
 
 
 def write_simulation(settings: Settings) -> None:
@@ -95,7 +104,12 @@ def normalizations_of(folder: RunFolder, halves: Sequence[Half]) -> Normalizatio
     return load_normalizations(path)
 
 
-def _read_validation(settings: Settings, normalizations: Normalizations) -> Validation | None:
+def read_validation(settings: Settings, normalizations: Normalizations) -> Validation | None:
+    """The split that a training is validated on, its sources normalised; None where there is none.
+
+    Raises:
+        UserError: anything wrong with its files, or no labels.
+    """
     if not settings.splits.get("valid"):
         return None
     matches = matches_of(settings, "valid")

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from astra_jax.config.check import check
 from astra_jax.config.load import copy_config, freeze
 from astra_jax.config.saved import check_left_out, differences, may_differ
+from astra_jax.data.cache import is_wanted
+from astra_jax.data.loader import StreamConfig
 from astra_jax.data.mixup import MixupConfig
-from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.simulation.writer import SimulationSpec
 from astra_jax.data.sources import DataSpec, read_periods
 from astra_jax.data.targets import ClipConfig, TargetSpec
@@ -45,6 +46,7 @@ class Settings:
     simulation: SimulationSpec | None
     splits: dict[str, str | None]
     data: DataSpec
+    in_memory: bool
     stream: StreamConfig
     model: ModelConfig
     loss: LossConfig
@@ -53,6 +55,7 @@ class Settings:
     inference: InferenceConfig
     frame_rate: int
     trackers: TrackersConfig
+    compilation_cache: str | None
 
     @property
     def simulation_root(self) -> Path:
@@ -84,6 +87,7 @@ class Settings:
             simulation=None if simulation is None else SimulationSpec.from_config(simulation),
             splits=sections["data"]["splits"],
             data=data,
+            in_memory=is_wanted(sections["data"]["cache"]),
             stream=StreamConfig.from_config(
                 sections["data"], config.seed, batch_size, clip, targets, mixup
             ),
@@ -96,6 +100,7 @@ class Settings:
             inference=InferenceConfig.from_config(sections["inference"], clip, num_classes),
             frame_rate=config.evaluation.frame_rate,
             trackers=TrackersConfig.from_config(sections["logging"]),
+            compilation_cache=sections["training"]["compilation_cache"],
         )
 
 

@@ -16,6 +16,8 @@ from astra_jax.errors import UserError
 from astra_jax.files import remove_unfinished, write_atomically
 from astra_jax.model import count_parameters
 from astra_jax.runs import provenance
+from astra_jax.runs.ahead import compile_ahead
+from astra_jax.runs.compilation_cache import keeps_programs
 from astra_jax.runs.components import USUAL, Components, Computation, build
 from astra_jax.runs.finished import find_finished, summarize, write_summary
 from astra_jax.runs.folder import RunFolder
@@ -24,12 +26,14 @@ from astra_jax.runs.memory import TRAINING, explain_shortage
 from astra_jax.runs.prepare import Prepared, prepare
 from astra_jax.runs.run_log import RunLog, keep_log
 from astra_jax.runs.settings import Settings, settings_for_training
+from astra_jax.runs.waiting import says_what_takes_long
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.freezing import partition
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
 from astra_jax.training.loop import Trainer
-from astra_jax.training.optimizer import learning_rate_schedule
+from astra_jax.training.optimizer import learning_rate_at
+from astra_jax.training.profile import Profile
 from astra_jax.training.state import Progress, TrainState, with_params
 from astra_jax.training.trackers import TrackedRun, Trackers
 
@@ -42,12 +46,13 @@ def train(
     workdir: Path,
     at_once: Callable[[], None] = lambda: None,
     components: Components = USUAL,
+    profile_steps: int = 0,
 ) -> dict[str, Any]:
     """Trains `config` in `workdir`, or goes on where an earlier call stopped.
 
     Writes what `runs.folder` lists, and returns the content of the summary. `at_once` is called
     before a signal ends the process with nothing to save. `components`: what the run is computed
-    with.
+    with. `profile_steps`: how many steps are traced, into the folder's `profile`.
 
     Raises:
         UserError: anything a user can mend: files, config values, a workdir of another run.
@@ -66,8 +71,9 @@ def train(
 
         interruption = Interruption(at_once=before_exit, tell=log.say)
         with log.tells_the_end():
-            with interruption.watch(), explain_shortage(TRAINING):
-                summary = _train(settings, folder, interruption, components, log)
+            kept = keeps_programs(settings.compilation_cache)
+            with interruption.watch(), kept, explain_shortage(TRAINING):
+                summary = _train(settings, folder, interruption, components, log, profile_steps)
             # A signal that came too late to stop the run still ends what would come after it.
             interruption.check()
     return summary
@@ -79,48 +85,54 @@ def _train(
     interruption: Interruption,
     components: Components,
     log: RunLog,
+    profile_steps: int,
 ) -> dict[str, Any]:
     """`train` once the lock is held: data, state, steps, summary."""
     if (found := find_finished(settings, folder, components.make_model)) is not None:
+        if profile_steps:
+            _log.warning("--profile: no step is left to be traced")
         return found
     log.go_on()
     if is_first_process():
         remove_unfinished(folder.path)
     prepared = prepare(settings, folder, components.make_model(settings.model))
     computation = build(settings, prepared.stream.steps_per_epoch, components)
-    with _open_checkpoints(folder) as checkpoints:
+    step = compile_ahead(computation, prepared.stream)
+    with prepared.cache, _open_checkpoints(folder) as checkpoints:
         state, progress = _restore_or_start(computation, checkpoints, prepared)
         validate = components.make_validate(
             settings,
             prepared.validation,
             interruption,
-            components.compile_apply(computation.model),
-            components.make_local_mesh,
+            components.make_programs(computation.model, components.make_local_mesh()),
         )
+        journal = _open_journal(settings, folder, prepared, log)
         trainer = components.make_trainer(
             config=settings.training,
             workdir=folder.path,
             stream=prepared.stream,
-            step=computation.step,
+            step=step,
             mesh=computation.mesh,
             state=state,
             progress=progress,
             checkpoints=checkpoints,
-            journal=_open_journal(settings, folder, prepared, log),
+            journal=journal,
             validate=validate,
             interruption=interruption,
             put=components.put_batch,
+            profile=_make_profile(folder, profile_steps, journal),
         )
-        _log_start(settings, folder, prepared, trainer)
+        _log_start(settings, folder, prepared, trainer, validated=validate is not None)
         if validate is not None and not progress.finished:
             # The first validation comes hours later: what would fail there fails here.
-            validate.try_out(state.eval_params)
+            with says_what_takes_long("trying a batch of the validation"):
+                validate.try_out(state.eval_params)
         if is_first_process():
             _write_run_files(settings, folder, prepared, trainer)
             log.open()
         # Keep no reference: each step donates the state before it, and another run's parameters
         # have done their part.
-        del prepared, computation, state
+        del prepared, computation, step, state
         trainer.run()
         summary = summarize(int(trainer.state.step), trainer.progress, trainer.state.params)
         if is_first_process():
@@ -173,13 +185,23 @@ def _open_journal(
         steps_per_epoch,
         settings.training.epochs * steps_per_epoch,
         settings.training.batch_size,
-        learning_rate_schedule(settings.optimizer, steps_per_epoch),
+        learning_rate_at(settings.optimizer, steps_per_epoch),
         lambda step: Trackers(settings.trackers, tracked, step),
         tell=log.say,
+        every_steps=settings.training.log_every_steps,
     )
 
 
-def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer) -> None:
+def _make_profile(folder: RunFolder, steps: int, journal: Journal) -> Profile | None:
+    """What traces so many steps; one process of several is enough."""
+    if not steps or not is_first_process():
+        return None
+    return Profile(folder.profile, steps, journal.say)
+
+
+def _log_start(
+    settings: Settings, folder: RunFolder, prepared: Prepared, trainer: Trainer, validated: bool
+) -> None:
     """Says what is trained, on what, and what comes before the first step."""
     if trainer.progress.finished:
         _log.info("%s: this run is finished; what it lacks is written anew", folder)
@@ -188,7 +210,7 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
     trained, _ = partition(params, settings.freeze)
     frozen = f", {count_parameters(trained):,} of them trained" if settings.freeze else ""
     _log.info(
-        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); %scompiling",
+        "%s: %s parameters%s, %d match(es), %d clips an epoch, %d device(s) (%s); compiling%s",
         folder,
         f"{count_parameters(params):,}",
         frozen,
@@ -196,7 +218,7 @@ def _log_start(settings: Settings, folder: RunFolder, prepared: Prepared, traine
         prepared.stream.steps_per_epoch * settings.training.batch_size,
         jax.device_count(),
         jax.devices()[0].device_kind,
-        "" if prepared.validation is None else "trying a batch of the validation, then ",
+        ", and trying a batch of the validation" if validated else "",
     )
     if settings.training.epochs == 1 and settings.optimizer.schedule == "epoch":
         _log.warning(

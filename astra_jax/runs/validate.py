@@ -1,21 +1,18 @@
 """The validation of a training: whole matches, by the real inference and the official metric."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
-
-from jax.sharding import Mesh
 
 from astra_jax.data.halves import Half
 from astra_jax.data.time import exact_seconds
-from astra_jax.devices import host_copy
 from astra_jax.evaluation.metrics import average_maps
 from astra_jax.formats.soccernet_results import Prediction
 from astra_jax.runs.memory import EVALUATION, explain_shortage
 from astra_jax.runs.prepare import Validation
 from astra_jax.runs.settings import Settings
-from astra_jax.spotting.inference import Apply, Forward, Predictor
+from astra_jax.spotting.inference import Forward, Predictor, windows_at_a_time
 from astra_jax.spotting.matches import predict_matches, spots_to_predictions
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.loop import Validate
 
@@ -24,33 +21,29 @@ def make_validate(
     settings: Settings,
     validation: Validation | None,
     interruption: Interruption,
-    apply: Apply,
-    make_mesh: Callable[[], Mesh],
+    programs: Programs,
 ) -> Validate | None:
     """The validation on the split `valid`; None where there is no split.
 
-    `apply`: the model's forward pass, for the mesh that `make_mesh` makes. A signal ends it between
-    two halves.
+    `programs`: the model on the devices of this host. A signal ends it between two halves.
     """
     if validation is None:
         return None
-    return _Validate(settings, validation, interruption, apply, make_mesh)
+    return _Validate(settings, validation, interruption, programs)
 
 
 class _Validate:
-    """`training.loop.Validate`; the forward pass is compiled once."""
+    """`training.loop.Validate`; its programs are compiled once."""
 
     def __init__(
         self,
         settings: Settings,
         validation: Validation,
         interruption: Interruption,
-        apply: Apply,
-        make_mesh: Callable[[], Mesh],
+        programs: Programs,
     ) -> None:
         self._settings, self._validation, self._interruption = settings, validation, interruption
-        self._apply, self._make_mesh = apply, make_mesh
-        self._forward: Forward | None = None
+        self._programs = programs
 
     def __call__(self, params: Any) -> dict[str, float]:
         """The scores of all matches."""
@@ -68,7 +61,7 @@ class _Validate:
         inference, half = self._settings.inference, self._validation.halves[0]
         with explain_shortage(EVALUATION):
             # So many strides hold at most a batch of windows.
-            strides = max(inference.batch_size - 1, 1)
+            strides = max(windows_at_a_time(inference, self._programs.mesh) - 1, 1)
             seconds = strides * exact_seconds(inference.stride_seconds)
             half = dataclasses.replace(half, seconds=min(exact_seconds(half.seconds), seconds))
             spots = self._predictor(params, [half]).spots(half)
@@ -79,12 +72,9 @@ class _Validate:
         self._score({**nothing, half.match: found})
 
     def _predictor(self, params: Any, halves: list[Half]) -> Predictor:
-        params = host_copy(params)
-        if self._forward is None:
-            self._forward = Forward(self._apply, params, self._make_mesh())
-        else:
-            self._forward.replace_params(params)
-        return Predictor(self._settings.inference, [(self._forward, halves)])
+        # Nothing keeps them once it is done: the next step is given their memory.
+        forward = Forward(self._programs, params)
+        return Predictor(self._settings.inference, [(forward, halves)])
 
     def _score(self, predictions: dict[str, list[Prediction]]) -> dict[str, float]:
         settings = self._settings

@@ -1,25 +1,32 @@
 """From a half to its spots: overlapping windows, by one model or by several together."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
 from astra_jax.data.halves import Half
 from astra_jax.data.targets import ClipConfig
-from astra_jax.data.time import clip_starts, exact_seconds, longest_stride
-from astra_jax.devices import batch_sharding, replicated
+from astra_jax.data.time import Exact, clip_starts, exact_seconds, longest_stride
+from astra_jax.devices import put_on_local
 from astra_jax.errors import UserError
-from astra_jax.model import Predictions, SpottingModel
+from astra_jax.model import Predictions
+from astra_jax.spotting.ensemble import average_models
+from astra_jax.spotting.pieces import Stream, streams_of
+from astra_jax.spotting.programs import Programs, Store
+from astra_jax.spotting.read_ahead import read_ahead
+from astra_jax.spotting.schedule import Block, Reader, WindowBatch, WindowLayout, schedule
 from astra_jax.spotting.suppression import Spots, SuppressionSpec, suppress
-from astra_jax.spotting.windows import DenseScores, batch_windows, merge_windows, read_windows
+from astra_jax.spotting.windows import DenseScores, merge_windows
 
-Apply = Callable[[Any, dict[str, Any]], Predictions]
-"""(parameters, inputs) to predictions, all on the devices."""
+T = TypeVar("T")
+
+_MOST_ON_CPU = 8
+_AHEAD = 4  # blocks and batches of windows that are read before they are needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +34,7 @@ class InferenceConfig:
     """How halves are cut into windows, and what becomes of the windows' predictions.
 
     `overlap`: what stays where windows overlap, the largest score ("max") or the "mean".
-    `batch_size`: windows at a time.
+    `batch_size`: windows at a time, at most (`windows_at_a_time`).
     """
 
     clip_seconds: float
@@ -72,28 +79,24 @@ class InferenceConfig:
         )
 
 
-def compile_apply(model: SpottingModel) -> Apply:
-    """The jitted forward pass of a model."""
-    return jax.jit(lambda params, inputs: model.apply({"params": params}, inputs, train=False))
+def windows_at_a_time(config: InferenceConfig, mesh: Mesh) -> int:
+    """`batch_size` of them, rounded up to as many for every device; on a CPU never many.
+
+    Of more windows a CPU's caches hold less: 32 took 15 % longer each than 8, and the last batch of
+    a half is filled up.
+    """
+    most = _MOST_ON_CPU if mesh.devices.flat[0].platform == "cpu" else config.batch_size
+    return min(-(-config.batch_size // mesh.size), most) * mesh.size
 
 
 class Forward:
     """A model with its parameters on the devices of this host."""
 
-    def __init__(self, apply: Apply, params: Any, mesh: Mesh) -> None:
-        """`params`: NumPy arrays."""
-        self.devices: int = mesh.size
-        self._apply = apply
-        self._inputs, self._everywhere = batch_sharding(mesh), replicated(mesh)
-        self.replace_params(params)
-
-    def replace_params(self, params: Any) -> None:
-        """Takes other parameters of the same model; nothing is compiled again."""
-        self.params = jax.device_put(params, self._everywhere)
-
-    def __call__(self, inputs: dict[str, Any]) -> Predictions:
-        """What the model says of a batch of `read_windows`, as NumPy arrays."""
-        return jax.device_get(self._apply(self.params, jax.device_put(inputs, self._inputs)))
+    def __init__(self, programs: Programs, params: Any) -> None:
+        """`params`: NumPy arrays, or arrays that every device holds whole: they stay there."""
+        self.programs = programs
+        self.params = put_on_local(params, programs.mesh)
+        self.streams = streams_of(programs.model.config)
 
 
 class Predictor:
@@ -103,6 +106,9 @@ class Predictor:
     sources, so the half may last longer for one than for another: windows reach to the longest
     end, and past its own a model sees its last row and frame again, as in any clip that passes a
     half's end.
+
+    Rows and audio segments are embedded once, however many windows hold them. Reading, computing
+    and fetching overlap: within a half, and from one half to the next.
     """
 
     def __init__(
@@ -113,38 +119,138 @@ class Predictor:
         A half that members share (the same object) is read once.
         """
         self.config = config
-        devices = members[0][0].devices
-        self.batch_size = -(-config.batch_size // devices) * devices  # rounded up
+        mesh = members[0][0].programs.mesh
+        self.batch_size = windows_at_a_time(config, mesh)
+        self._layout = WindowLayout(
+            config.clip_seconds, config.stride_seconds, self.batch_size, mesh.size
+        )
         self._members = [
             (forward, {(half.match, half.half): half for half in halves})
             for forward, halves in members
         ]
+        self._stores: dict[tuple[int, int], Store] = {}
 
     def spots(self, half: Half) -> Spots:
         """The spots of a half, given as any member reads it: dense scores, suppressed."""
-        return find_spots(self.dense_scores(half), self.config.suppression)
+        (spots,) = self.all_spots([half])
+        return spots
+
+    def all_spots(
+        self, halves: Sequence[Half], before_each: Callable[[], None] = lambda: None
+    ) -> Iterator[Spots]:
+        """The spots of one half after another; `before_each` is called before each is computed."""
+        for dense in self.all_dense_scores(halves, before_each):
+            yield find_spots(dense, self.config.suppression)
 
     def dense_scores(self, half: Half) -> DenseScores:
-        """Scores of every position of a half (section 3.6); windows are predicted in batches.
+        """Scores of every position of a half (section 3.6).
 
         Differs from the published implementation: the last window of a half is predicted too.
         """
-        cfg = self.config
-        members = [(forward, own[half.match, half.half]) for forward, own in self._members]
-        halves = {id(half): half for _, half in members}
-        seconds = max(half.seconds for half in halves.values())
+        (dense,) = self.all_dense_scores([half])
+        return dense
+
+    def all_dense_scores(
+        self, halves: Sequence[Half], before_each: Callable[[], None] = lambda: None
+    ) -> Iterator[DenseScores]:
+        """`dense_scores` of one half after another."""
+        plans = [self._plan(half) for half in halves]
+        parts: list[Predictions] = []
+        for batch, predicted in _one_late(self._predicted(plans, before_each)):
+            fetched = average_models(jax.device_get(predicted))
+            parts.append(jax.tree.map(lambda leaf, n=batch.count: leaf[:n], fetched))
+            if batch.last:
+                yield self._merge(plans[batch.half], parts)
+                parts = []
+
+    def _plan(self, half: Half) -> "_Plan":
+        own = [halves[half.match, half.half] for _, halves in self._members]
+        readers: dict[tuple[int, tuple[Stream, ...]], int] = {}
+        reader_of = [
+            readers.setdefault((id(of_member), forward.streams), len(readers))
+            for of_member, (forward, _) in zip(own, self._members, strict=True)
+        ]
+        by_id = {id(of_member): of_member for of_member in own}
+        cfg, seconds = self.config, max(of_member.seconds for of_member in own)
         starts = clip_starts(
             seconds, cfg.stride_seconds, cfg.clip_seconds, cfg.positions_per_second
         )
-        parts = []
-        for batch in batch_windows(starts, self.batch_size):
-            inputs = {
-                key: read_windows(half, batch, cfg.clip_seconds) for key, half in halves.items()
-            }
-            parts.append(average_models([forward(inputs[id(half)]) for forward, half in members]))
-        return merge_windows(
-            parts, starts, seconds, cfg.positions_per_second, cfg.overlap, cfg.threshold
+        return _Plan(seconds, starts, [(by_id[i], streams) for i, streams in readers], reader_of)
+
+    def _predicted(
+        self, plans: Sequence["_Plan"], before_each: Callable[[], None]
+    ) -> Iterator[tuple[WindowBatch, list[Predictions]]]:
+        """What each member says of each batch, on the devices, as soon as it was sent off."""
+        work = itertools.chain.from_iterable(
+            schedule(number, plan.readers, plan.starts, self._layout)
+            for number, plan in enumerate(plans)
         )
+        begun = -1
+        with contextlib.closing(read_ahead(work, _AHEAD)) as items:
+            for item in items:
+                if item.half != begun:
+                    before_each()
+                    begun = item.half
+                if isinstance(item, Block):
+                    self._embed(plans[item.half], item)
+                else:
+                    yield item, self._predict(plans[item.half], item)
+
+    def _embed(self, plan: "_Plan", block: Block) -> None:
+        for number, (forward, _) in enumerate(self._members):
+            if plan.reader_of[number] != block.reader:
+                continue
+            programs, key = forward.programs, (number, block.stream)
+            if key not in self._stores:
+                self._stores[key] = programs.empty_store(
+                    forward.params, block.stream, block.pieces, block.present, block.size
+                )
+            self._stores[key] = programs.embed(
+                forward.params,
+                self._stores.pop(key),
+                block.stream,
+                block.pieces,
+                block.present,
+                block.place,
+            )
+
+    def _predict(self, plan: "_Plan", batch: WindowBatch) -> list[Predictions]:
+        predictions = []
+        for number, (forward, _) in enumerate(self._members):
+            stores = tuple(self._stores[number, i] for i in range(len(forward.streams)))
+            reader = plan.reader_of[number]
+            predictions.append(
+                forward.programs.predict(
+                    forward.params, stores, batch.places[reader], batch.present[reader]
+                )
+            )
+        return predictions
+
+    def _merge(self, plan: "_Plan", parts: Sequence[Predictions]) -> DenseScores:
+        cfg = self.config
+        return merge_windows(
+            parts, plan.starts, plan.seconds, cfg.positions_per_second, cfg.overlap, cfg.threshold
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A half's windows, the ways it is read, and which of them is each member's."""
+
+    seconds: Exact
+    starts: Sequence[Exact]
+    readers: Sequence[Reader]
+    reader_of: Sequence[int]
+
+
+def _one_late(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each when the next one is there (the last one when there is none)."""
+    waiting: list[T] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def find_spots(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
@@ -154,42 +260,3 @@ def find_spots(dense: DenseScores, suppression: SuppressionSpec) -> Spots:
         return spots
     sigma = dense.sigma_seconds[spots.positions, spots.class_ids]
     return dataclasses.replace(spots, sigma_seconds=sigma)
-
-
-def average_models(members: Sequence[Predictions]) -> Predictions:
-    """At each position and class the mean of probabilities, of displacements and of variances.
-
-    The paper averages "the predictions of all models"; ours are averaged before they are refined
-    and placed. Variances are those of the members that have one; None where none has. Equal
-    members give their own values, to the bit.
-    """
-    if len(members) == 1:
-        return members[0]
-    log_variances = [
-        member.displacement_log_variance
-        for member in members
-        if member.displacement_log_variance is not None
-    ]
-    return Predictions(
-        _mean([member.probabilities for member in members]),
-        _mean([member.displacement_mean for member in members]),
-        _log_mean_exp(log_variances) if log_variances else None,
-    )
-
-
-def _mean(
-    arrays: Sequence[Float[Array | np.ndarray, "clip position class"]],
-) -> Float[np.ndarray, "clip position class"]:
-    # In double precision the sum of equal floats is exact, and so is their mean.
-    return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(arrays[0].dtype)
-
-
-def _log_mean_exp(
-    logs: Sequence[Float[Array | np.ndarray, "clip position class"]],
-) -> Float[np.ndarray, "clip position class"]:
-    """The logarithm of the mean of what these are logarithms of."""
-    stacked = np.stack(logs).astype(np.float64)
-    largest = stacked.max(axis=0)
-    # Relative to the largest nothing overflows, and equal ones become exactly 1.
-    mean = np.log(np.mean(np.exp(stacked - largest), axis=0))
-    return (largest + mean).astype(logs[0].dtype)

@@ -22,13 +22,14 @@ def predict_matches(
 ) -> dict[str, list[Prediction]]:
     """The spots of every match; with several processes each predicts its share of the halves.
 
-    `before_each` is called before each half; what it raises ends the prediction.
+    `before_each` is called before each half is computed; what it raises ends the prediction.
     """
     rate, processes = predictor.config.positions_per_second, jax.process_count()
-    own: list[list[Prediction]] = []
-    for half in halves[jax.process_index() :: processes]:
-        before_each()
-        own.append(spots_to_predictions(predictor.spots(half), half.half, classes, rate))
+    share = halves[jax.process_index() :: processes]
+    own = [
+        spots_to_predictions(spots, half.half, classes, rate)
+        for half, spots in zip(share, predictor.all_spots(share, before_each), strict=True)
+    ]
     parts = _gather(own)
     # In the order of the halves, whichever process had which.
     predictions: dict[str, list[Prediction]] = {}

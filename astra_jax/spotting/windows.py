@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +13,8 @@ from astra_jax.data.halves import Half
 from astra_jax.data.targets import refine
 from astra_jax.data.time import Exact, index_at, steps_touched
 from astra_jax.model import Predictions
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,8 @@ class DenseScores:
     sigma_seconds: Float[np.ndarray, "position class"] | None
 
 
-def batch_windows(starts: Sequence[Exact], size: int) -> Iterator[list[Exact]]:
-    """Windows, `size` at a time."""
+def batch_windows(starts: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Windows, by their starts or numbers, `size` at a time."""
     for first in range(0, len(starts), size):
         chosen = list(starts[first : first + size])
         # A short batch is filled up with its last window, so one program serves all.
@@ -36,10 +38,9 @@ def batch_windows(starts: Sequence[Exact], size: int) -> Iterator[list[Exact]]:
 
 
 def read_windows(half: Half, starts: Sequence[Exact], clip_seconds: Exact) -> dict[str, Any]:
-    """The model's inputs for windows of a half that start at `starts` seconds."""
-    # A batch that was filled up holds its last window many times.
-    read = {start: read_inputs(half, start, clip_seconds) for start in set(starts)}
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *(read[start] for start in starts))
+    """Whole clips, the model's inputs, of windows of a half that start at `starts` seconds."""
+    clips = [read_inputs(half, start, clip_seconds) for start in starts]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *clips)
 
 
 def merge_windows(
@@ -53,11 +54,11 @@ def merge_windows(
     """The dense scores of a half of so many seconds.
 
     Args:
-        parts: the predictions of `batch_windows(starts, size)`, NumPy arrays.
+        parts: the predictions of windows, one after the other, NumPy arrays.
         overlap: what stays where windows overlap, the largest score ("max") or the "mean".
         threshold: smallest probability that becomes a score.
     """
-    predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(starts)], *parts)
+    predictions = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     first_positions = np.array([index_at(start, positions_per_second) for start in starts])
     positions = steps_touched(seconds, positions_per_second)
     if overlap == "mean":

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
+from astra_jax.data.mixing import finish_mixing
 from astra_jax.model import SpottingModel
 from astra_jax.training.freezing import combine, partition
 from astra_jax.training.losses import LossConfig, losses
+from astra_jax.training.random_bits import cheap_key
 
 # (parameters, batch, key) to (gradients, the total, classification and displacement loss).
 Gradients = Callable[[Any, dict[str, Any], Key[Array, ""]], tuple[Any, Float[Array, "3"]]]
@@ -35,7 +37,8 @@ def make_gradients(
     def of_part(
         params: Any, batch: dict[str, Any], key: Key[Array, ""]
     ) -> tuple[Any, Float[Array, "3"]]:
-        dropout, augment = jax.random.split(key)
+        batch = finish_mixing(batch)
+        dropout, augment = map(cheap_key, jax.random.split(key))
         trained, frozen = partition(params, freeze)
 
         def loss(trained: Any) -> tuple[Float[Array, ""], Float[Array, "3"]]:

@@ -16,6 +16,8 @@ from astra_jax.errors import Interrupted, UserError
 from astra_jax.training.checkpoints import Checkpoints
 from astra_jax.training.interruption import Interruption
 from astra_jax.training.journal import Journal
+from astra_jax.training.pace import Stopwatch
+from astra_jax.training.profile import Profile
 from astra_jax.training.state import Progress, StepValues, TrainState
 from astra_jax.training.step import TrainStep
 
@@ -35,7 +37,7 @@ class Validate(Protocol):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long a training takes and what it keeps; every field as in `config.training`."""
+    """How long a training takes and what it keeps; each field as in `config.training`."""
 
     batch_size: int
     accumulation_steps: int
@@ -45,11 +47,12 @@ class TrainingConfig:
     average_decay: float
     checkpoint_every_steps: int
     most_skipped_steps: int
+    log_every_steps: int
 
     @classmethod
     def from_config(cls, training: Mapping[str, Any]) -> "TrainingConfig":
-        """Reads the config's section `training`."""
-        return cls(**training)
+        """Reads the config's section `training`; where programs are kept is the run's matter."""
+        return cls(**{key: value for key, value in training.items() if key != "compilation_cache"})
 
     def check_devices(self, devices: int) -> None:
         """Raises UserError where the batch can't be split over so many devices, or their parts."""
@@ -68,7 +71,8 @@ class Trainer:
     `validate` is called with the parameters every `validate_every_epochs` epochs and after
     the last one; None (no validation split) keeps the last epoch as the best. `interruption` is
     asked after each step; a validation that is interrupted is made up for on resuming.
-    `put` brings a batch onto the devices. `workdir` is what errors name.
+    `put` brings a batch onto the devices. `workdir` is what errors name. `profile`: what traces
+    some steps, if anything does.
     """
 
     def __init__(
@@ -85,18 +89,21 @@ class Trainer:
         validate: Validate | None,
         interruption: Interruption,
         put: Callable[..., dict[str, Any]] = put_batch,
+        profile: Profile | None = None,
     ) -> None:
         self.config, self.workdir, self.stream = config, workdir, stream
         self.step, self.mesh, self.state, self.progress = step, mesh, state, progress
         self.checkpoints, self.journal, self.validate = checkpoints, journal, validate
-        self.interruption, self._put = interruption, put
+        self.interruption, self._put, self._profile = interruption, put, profile
+        # Counted here: the state's own count lies on the devices.
+        self._taken = int(jax.device_get(state.step))
         # An epoch in which nothing is learned ends the run, however few steps it has.
         self._most_skipped = min(config.most_skipped_steps, stream.steps_per_epoch)
-        journal.cut(int(state.step))
+        journal.cut(self._taken)
 
     def run(self) -> Progress:
         """Trains to the end (or to the early stop) and returns how it went."""
-        start = int(self.state.step)
+        start = self._taken
         self._started = time.monotonic() - self.progress.seconds
         if self.progress.finished:
             return self.progress
@@ -104,7 +111,13 @@ class Trainer:
             self.checkpoints.keep_best(self.progress.best_epoch * self.stream.steps_per_epoch)
         epochs = self.config.epochs
         stream = self.stream.batches(start, epochs * self.stream.steps_per_epoch)
-        with contextlib.closing(stream) as batches, self.journal.open(start):
+        profiling = contextlib.closing(self._profile) if self._profile else contextlib.nullcontext()
+        with (
+            contextlib.closing(stream) as batches,
+            self.journal.open(start),
+            contextlib.closing(Stopwatch()) as self._stopwatch,
+            profiling,
+        ):
             for epoch in range(self.progress.epochs, epochs):
                 self._train_epoch(epoch, batches)
                 self._end_epoch(epoch + 1)
@@ -113,28 +126,42 @@ class Trainer:
         return self.progress
 
     def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Any]]) -> None:
-        """Steps to the end of epoch `epoch` (from 0). Metrics are read one step late."""
+        """Steps to the end of epoch `epoch` (from 0). Metrics are read one step late.
+
+        So the devices have the next step to compute while the host looks at the last one, and a
+        batch travels to them while they compute the step before.
+        """
         spe, sharding = self.stream.steps_per_epoch, batch_sharding(self.mesh)
         every = self.config.checkpoint_every_steps
         previous = None
-        for step in range(int(self.state.step), (epoch + 1) * spe):
-            batch = self._put(self._next(batches), sharding)
-            self.state, values = self.step(self.state, batch)
-            self.interruption.defer()
-            if previous is not None:
-                self._show(step, previous)
+        self._stopwatch.go_on()
+        while self._taken < (epoch + 1) * spe:
+            with jax.profiler.StepTraceAnnotation("train", step_num=self._taken + 1):
+                batch = self._put(self._next(batches), sharding)
+                self.state, values = self.step(self.state, batch)
+                self._stopwatch.dispatched(values)
+                self.interruption.defer()
+                if previous is not None:
+                    self._show(self._taken, previous)
+            self._taken += 1
             previous = values
-            if self.interruption.asked():
-                self._show(step + 1, values)
-                self._save_and_end()
-            if every and (step + 1) % every == 0 and (step + 1) % spe:
+            if self._profile is not None:
+                self._profile.taken(values)
+            ends = self.interruption.asked()
+            if ends or (every and self._taken % every == 0 and self._taken % spe):
+                # A step that a checkpoint holds has been told of: nobody will take it again.
+                self._show(self._taken, values)
+                previous = None
+                if ends:
+                    self._save_and_end()
                 self._save_latest()
         if previous is not None:
-            self._show((epoch + 1) * spe, previous)
+            self._show(self._taken, previous)
+        self._stopwatch.pause()
 
     def _next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
         try:
-            return next(batches)
+            return self._stopwatch.next_of(batches)
         except UserError:
             # Who ends the run may have ended its loading processes as well.
             if jax.process_count() == 1 and self.interruption.asked():
@@ -147,7 +174,7 @@ class Trainer:
         fetched = jax.device_get(values)
         if (in_a_row := int(fetched.skipped[1])) >= self._most_skipped:
             raise self._divergence_error(step, in_a_row)
-        self.journal.step(step, fetched)
+        self.journal.step(step, fetched, self._stopwatch.read())
 
     def _divergence_error(self, step: int, in_a_row: int) -> UserError:
         return UserError(
@@ -176,19 +203,19 @@ class Trainer:
             self._keep_best(epoch, None)
         self.progress.finished, self.progress.epochs = last, epoch
         self.progress.seconds = time.monotonic() - self._started
-        self.journal.epoch(epoch, self.state, scores, self.progress)
+        self.journal.epoch(epoch, self.state, scores, self.progress, self._stopwatch.read())
         self._save_latest()
 
     def _keep_best(self, epoch: int, score: float | None) -> None:
         self.progress.best_score, self.progress.best_epoch = score, epoch
-        self.checkpoints.save_best(int(self.state.step), self.state.eval_params)
+        self.checkpoints.save_best(self._taken, self.state.eval_params)
 
     def _save_latest(self) -> None:
         self.progress.seconds = time.monotonic() - self._started
-        self.checkpoints.save_latest(int(self.state.step), self.state, self.progress)
+        self.checkpoints.save_latest(self._taken, self.state, self.progress)
 
     def _save_and_end(self) -> NoReturn:
         """Ends the run by `Interrupted` when the state is on disk."""
         self._save_latest()
         self.checkpoints.wait()
-        raise self.interruption.error(int(self.state.step))
+        raise self.interruption.error(self._taken)

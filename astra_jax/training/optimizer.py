@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -112,6 +112,22 @@ def learning_rate_schedule(config: OptimizerConfig, steps_per_epoch: int) -> opt
     if config.schedule == "epoch":
         return lambda step: curve(step // steps_per_epoch + 1)
     return lambda step: curve(step + 1)
+
+
+def learning_rate_at(config: OptimizerConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """`learning_rate_schedule` on the host, for telling: in double precision, by no device."""
+    by_epoch = config.schedule == "epoch"
+    scale = 1 if by_epoch else steps_per_epoch
+    warmup, end = config.warmup_epochs * scale, config.epochs * scale
+
+    def rate(step: int) -> float:
+        count = (step // steps_per_epoch if by_epoch else step) + 1
+        if count < warmup:
+            return config.learning_rate * count / warmup
+        done = min(1.0, (count - warmup) / (end - warmup))
+        return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    return rate
 
 
 def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:

@@ -1,31 +1,37 @@
 """The training state, its progress, and how it starts."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, UInt32
 
 from astra_jax.devices import put_replicated, replicated
-from astra_jax.model import SpottingModel
+from astra_jax.model import SpottingModel, abstract_params
 from astra_jax.training.freezing import partition
+from astra_jax.training.packing import pack
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training carries from step to step.
 
+    `key`: the data of the random key that every step draws from.
+    `optimizer`: of the trained parameters, packed (`packing.pack`).
     `loss_sums`: total, classification and displacement loss summed over the epoch so far.
     `skipped`: steps that changed nothing: in the epoch so far, in a row until now, in all.
     `average`: the moving average of the parameters, None where the run keeps none.
     """
 
     step: Int[Array, ""]
+    key: UInt32[Array, "2"]
     params: Any
     optimizer: Any
     loss_sums: Float[Array, "3"]
@@ -40,9 +46,12 @@ class TrainState:
 
 @flax.struct.dataclass
 class StepValues:
-    """What a step tells: total, classification and displacement loss; `TrainState.skipped`."""
+    """What a step tells: total, classification and displacement loss; the norm of the gradients of
+    all parameters, before any clipping; `TrainState.skipped`.
+    """
 
     losses: Float[Array, "3"]
+    gradient_norm: Float[Array, ""]
     skipped: Int[Array, "3"]
 
 
@@ -84,8 +93,15 @@ def init_state(
 
     The optimiser holds nothing of the parameters that `freeze` names.
     """
-    init = _initializer(model, optimizer, averaged, freeze)
-    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+    params = model.initial_params(seed)
+    placed = put_replicated(params, mesh)
+    rest = functools.partial(_rest, optimizer, freeze)
+    state: TrainState = jax.jit(rest, out_shardings=replicated(mesh))(placed)
+    # A copy of its own: the state is donated.
+    average = put_replicated(params, mesh) if averaged else None
+    # What `jax.random.key` makes of a seed of 32 bits; nothing is compiled for it.
+    key = put_replicated(np.array((0, seed), np.uint32), mesh)
+    return dataclasses.replace(state, key=key, params=placed, average=average)
 
 
 def abstract_state(
@@ -96,34 +112,29 @@ def abstract_state(
     freeze: Sequence[str] = (),
 ) -> TrainState:
     """Shapes, types and placement of `init_state`; nothing is computed, nothing takes memory."""
-    shapes = jax.eval_shape(_initializer(model, optimizer, averaged, freeze), jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
-        shapes,
+    everywhere = replicated(mesh)
+    params = abstract_params(model, everywhere)
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(functools.partial(_rest, optimizer, freeze), params),
     )
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=everywhere)
+    average = params if averaged else None
+    return dataclasses.replace(state, key=key, params=params, average=average)
 
 
-def _initializer(
-    model: SpottingModel,
-    optimizer: optax.GradientTransformation,
-    averaged: bool,
-    freeze: Sequence[str],
-) -> Callable[[Key[Array, ""]], TrainState]:
-    """From a key to the state before step 0."""
-
-    def init(key: Key[Array, ""]) -> TrainState:
-        params = model.initial_params(key)
-        return TrainState(
-            jnp.zeros([], jnp.int32),
-            params,
-            optimizer.init(partition(params, freeze)[0]),
-            jnp.zeros(3, jnp.float32),
-            jnp.zeros(3, jnp.int32),
-            # A copy of its own: the state is donated.
-            jax.tree.map(jnp.copy, params) if averaged else None,
-        )
-
-    return init
+def _rest(
+    optimizer: optax.GradientTransformation, freeze: Sequence[str], params: Any
+) -> TrainState:
+    """The state before step 0, all but its key, its parameters and their average."""
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        key=None,  # type: ignore[arg-type]
+        params=None,
+        optimizer=optimizer.init(pack(partition(params, freeze)[0])),
+        loss_sums=jnp.zeros(3, jnp.float32),
+        skipped=jnp.zeros(3, jnp.int32),
+    )
 
 
 def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:

@@ -19,14 +19,10 @@ def switched_order(draws: Bool[Tensor, "clip pair"]) -> Int[Tensor, "clip step"]
     At step i, where `draws` says so, i and i+1 swap and the walk goes on at i+2, else at i+1.
     So of a run of positive draws every other one swaps.
     """
-    index = torch.arange(draws.shape[1])
-    last_miss = torch.where(draws, -1, index).cummax(dim=1).values
-    swaps = (draws & ((index - last_miss) % 2 == 1)).long()
-    return (
-        torch.arange(draws.shape[1] + 1)
-        + functional.pad(swaps, (0, 1))
-        - functional.pad(swaps, (1, 0))
-    )
+    index = torch.arange(draws.shape[1] + 1, device=draws.device)
+    last_miss = torch.where(draws, -1, index[:-1]).cummax(dim=1).values
+    swaps = (draws & ((index[:-1] - last_miss) % 2 == 1)).long()
+    return index + functional.pad(swaps, (0, 1)) - functional.pad(swaps, (1, 0))
 
 
 class TemporalAugmentation(nn.Module):
@@ -48,9 +44,10 @@ class TemporalAugmentation(nn.Module):
         if not self.training:
             return steps
         clips, count, _ = steps.shape
-        order = switched_order(torch.rand(clips, count - 1) < self.switch)
-        steps = steps[torch.arange(clips)[:, None], order]
-        dropped = torch.rand(clips, count, 1) < self.dropout
+        draws = torch.rand(clips, count, 2, device=steps.device)
+        order = switched_order(draws[:, 1:, 0] < self.switch)
+        steps = steps[torch.arange(clips, device=steps.device)[:, None], order]
+        dropped = draws[:, :, 1:] < self.dropout
         return torch.where(dropped, self.embedding, steps)
 
 

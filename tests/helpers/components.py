@@ -8,7 +8,7 @@ import jax
 
 from astra_jax.devices import make_mesh
 from astra_jax.runs.components import Components
-from astra_jax.spotting.inference import compile_apply
+from astra_jax.spotting.programs import Programs
 from astra_jax.training.optimizer import make_optimizer
 from astra_jax.training.state import init_state
 from astra_jax.training.step import make_train_step
@@ -40,7 +40,7 @@ SHARED = Components(
     make_optimizer=functools.cache(make_optimizer),
     make_train_step=functools.cache(make_train_step),
     init_state=_copy_of_state,
-    compile_apply=functools.cache(compile_apply),
+    make_programs=functools.cache(Programs),
 )
 """Runs of one config share their traced programs, and the state they start from: tracing a tiny run
 takes longer than the run, each time that it is started."""

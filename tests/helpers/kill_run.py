@@ -32,6 +32,7 @@ ARGUMENTS = (
     "--config.training.epochs=6",
     "--config.training.validate_every_epochs=1",
     "--config.training.checkpoint_every_steps=20",
+    "--config.training.log_every_steps=7",
 )
 QUOTAS = {"checkpoint write": 5, "validation": 3}
 START_UPS = 2

@@ -20,7 +20,7 @@ from helpers.watched_run import TEMPORARY, is_wanted
 from jax.sharding import SingleDeviceSharding
 
 HERE = Path(__file__).parent
-TIMES = ("seconds",)
+TIMES = ("seconds", "seconds_waited", "clips_per_second")
 """The fields of a run's JSON files that differ from run to run: how long it took."""
 STALLED_SECONDS = 900.0
 

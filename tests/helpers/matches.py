@@ -10,8 +10,8 @@ import numpy as np
 from astra_jax.config.classes import CLASSES
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
+from astra_jax.data.loader import StreamConfig
 from astra_jax.data.mixup import MixupConfig
-from astra_jax.data.pipeline import StreamConfig
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.targets import ClipConfig, TargetSpec
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from astra_jax.devices import make_mesh, replicated
 from astra_jax.model import (
     ASTRA,
     ModelConfig,
@@ -15,6 +16,7 @@ from astra_jax.model import (
     SourceShape,
     SpottingModel,
     VGGishConfig,
+    abstract_params,
 )
 from astra_jax.runs.folder import RunFolder
 from astra_jax.runs.settings import Settings, resolve
@@ -55,7 +57,7 @@ def settings_of(config: ConfigDict) -> Settings:
 @functools.cache
 def shapes_of(model: SpottingModel) -> Any:
     """Shapes and types of the parameters."""
-    return jax.eval_shape(model.initial_params, jax.random.key(0))
+    return abstract_params(model, replicated(make_mesh()))
 
 
 def random_like(shapes: Any, seed: int = 1) -> Any:
