@@ -6,15 +6,17 @@ in float32 at least.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from astra_jax.model.pooling import Images, Winners, corners, merge, pool, unpool
 from astra_jax.model.winograd import corners_of, gradients, matrices_of
+
+Part: TypeAlias = Images | Winners
 
 # Of the tiles of a block and their products; anything from 4 to 64 MB does.
 _BLOCK_BYTES = 2**25
@@ -31,7 +33,7 @@ def forward(
     wide = _wide(images)
     matrices = matrices_of(kernel.astype(wide))
 
-    def compute(part: Images) -> tuple[list[Shaped[Array, "..."]], tuple[()]]:
+    def compute(part: Images) -> tuple[list[Part], tuple[()]]:
         found = corners_of(part.astype(wide), matrices)
         if pooled:
             result, winners = pool(found, bias.astype(wide))
@@ -56,9 +58,7 @@ def backward(
     wide = _wide(images)
     matrices, by_kernel = jax.vjp(matrices_of, kernel.astype(wide))
 
-    def compute(
-        part: Images, kept: Images | Winners, gradient: Images
-    ) -> tuple[list[Shaped[Array, "..."]], Any]:
+    def compute(part: Images, kept: Images | Winners, gradient: Images) -> tuple[list[Part], Any]:
         wide_gradient = gradient.astype(wide)
         if pooled:
             by_corners = unpool(wide_gradient, kept)
@@ -87,20 +87,18 @@ def _segments_of(images: Images, kernel: Float[Array, "3 3 _ _"]) -> int:
 
 
 def _by_blocks(
-    compute: Callable[..., tuple[list[Shaped[Array, "..."]], Any]],
-    arrays: Sequence[Shaped[Array, "..."]],
+    compute: Callable[..., tuple[list[Part], Any]],
+    arrays: Sequence[Part],
     size: int,
-    results: list[Shaped[Array, "..."]],
+    results: list[Part],
     sums: Any,
-) -> tuple[list[Shaped[Array, "..."]], Any]:
+) -> tuple[list[Part], Any]:
     """What `compute` makes of every `size` segments of arrays, written into `results`; summed up.
 
     It gives both: the block's part of each of the results, and terms of the sums.
     """
 
-    def step(
-        i: Any, done: tuple[list[Shaped[Array, "..."]], Any]
-    ) -> tuple[list[Shaped[Array, "..."]], Any]:
+    def step(i: Any, done: tuple[list[Part], Any]) -> tuple[list[Part], Any]:
         start = i * size
         parts, terms = compute(*(lax.dynamic_slice_in_dim(a, start, size, 1) for a in arrays))
         filled = [

@@ -10,7 +10,7 @@ Images: TypeAlias = Float[Array, "clip segment _ _ _"]
 """Rows, columns and channels last, of any size: two in one signature need not agree."""
 Winners: TypeAlias = Int8[Array, "clip segment _ _ _"]
 
-Grid: TypeAlias = list[list[Array]]
+Grid: TypeAlias = list[list[Images]]
 """Arrays by row and column, here of the 2 x 2: every other number of images, both ways."""
 
 

@@ -10,6 +10,7 @@ would be too thin: there a whole tile is one row. Images have even sizes.
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +28,10 @@ _OF_PRODUCTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], float)
 
 _ROWS, _COLUMNS = -3, -2
 
-Matrices = Float[Array, "_ _ number channel"]
+Numbers: TypeAlias = Float[Array, "..."]
+"""Of all tiles, by clip, segment, row, column and channel; some by transformed row before."""
+
+Matrices: TypeAlias = Float[Array, "_ _ number channel"]
 """By a tile's transformed column and row; of few channels by the corner's row and column."""
 
 
@@ -117,14 +121,14 @@ def _padded(images: Images) -> Images:
     return jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _cut(padded: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
+def _cut(padded: Numbers, axis: int) -> list[Numbers]:
     """The first, second, third and last row (or column) of every tile, along `axis`."""
     axis += padded.ndim
     size = padded.shape[axis]
     return [lax.slice_in_dim(padded, i, size - 3 + i, 2, axis) for i in range(4)]
 
 
-def _joined(numbers: Sequence[Float[Array, "..."]], axis: int) -> Float[Array, "..."]:
+def _joined(numbers: Sequence[Numbers], axis: int) -> Numbers:
     """The transposed of `_cut` and padding: what all tiles say of a row (or column), summed.
 
     Of the two rows that a tile gives of the result the first is its second and the last of the
@@ -138,7 +142,7 @@ def _joined(numbers: Sequence[Float[Array, "..."]], axis: int) -> Float[Array, "
     return jnp.stack(pair, axis + 1).reshape(shape)
 
 
-def _moved(x: Float[Array, "..."], axis: int, by: int) -> Float[Array, "..."]:
+def _moved(x: Numbers, axis: int, by: int) -> Numbers:
     """Moved by one place, up or down, a zero in its stead."""
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (by, -by, 0)
@@ -146,7 +150,7 @@ def _moved(x: Float[Array, "..."], axis: int, by: int) -> Float[Array, "..."]:
 
 
 def _stacked(
-    weights: Float[np.ndarray, "sum entry"], entries: Sequence[Float[Array, "..."]]
+    weights: Float[np.ndarray, "sum entry"], entries: Sequence[Numbers]
 ) -> Float[Array, "sum ..."]:
     """Weighted sums as one array: one operation, where a list of sums takes one each to compile."""
     column = (-1, *(1 for _ in entries[0].shape))
@@ -156,8 +160,8 @@ def _stacked(
 
 
 def _signed_sums(
-    signs: Float[np.ndarray, "sum entry"], entries: Sequence[Float[Array, "..."]]
-) -> list[Float[Array, "..."]]:
+    signs: Float[np.ndarray, "sum entry"], entries: Sequence[Numbers]
+) -> list[Numbers]:
     """Sums that something goes on with, one by one; `signs` are 1, 0 and -1."""
     sums = []
     for row in signs:
