@@ -11,25 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up_matches import EVENTS_A_HALF, write_matches
+from made_up_matches import EVENTS_A_HALF, settings_of, write_matches
 
-from astra_jax.config.load import load_config
 from astra_jax.data.annotations import Events
 from astra_jax.data.halves import Half
 from astra_jax.data.index import index_halves
 from astra_jax.data.pipeline import TrainingStream
-from astra_jax.runs.folder import RunFolder
-from astra_jax.runs.settings import Settings, resolve
+from astra_jax.runs.settings import Settings
 
 HALF_SECONDS, MATCHES = 2700, 4
 MATCHES_AT_THE_START = 300
-
-
-def settings_of(config: str, root: Path, workers: int) -> Settings:
-    """Those of a config file on the matches below `root`."""
-    keys = {"data.root": root, "data.workers": workers}
-    loaded = load_config(config, [f"--config.{key}={value}" for key, value in keys.items()])
-    return Settings.from_config(resolve(loaded, RunFolder(root / "run")))
 
 
 def many_halves(halves: Sequence[Half]) -> list[Half]:
@@ -126,7 +117,7 @@ def seconds_to_start(halves: Sequence[Half], settings: Settings, workers: int) -
 def measure(config: str, workers: int, starters: int, batches: int) -> dict[str, Any]:
     """All figures of a config."""
     with tempfile.TemporaryDirectory(prefix="astra_input_") as name:
-        settings = settings_of(config, Path(name), 0)
+        settings = settings_of(config, Path(name), **{"data.workers": 0})
         halves = index_halves(settings.data, write_matches(settings.data, MATCHES, HALF_SECONDS))
         for _ in TrainingStream(halves, settings.stream).batches(0, 20):  # into the page cache
             pass

@@ -1,14 +1,28 @@
-"""Matches of random values in SoccerNet's layout, for benchmarks of whole programs."""
+"""Matches of random values in SoccerNet's layout, and the settings of configs that read them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from astra_jax.config.load import load_config
 from astra_jax.data.layout import audio_path, label_path, source_path
 from astra_jax.data.sources import DataSpec
 from astra_jax.data.time import steps_of
+from astra_jax.runs.folder import RunFolder
+from astra_jax.runs.settings import Settings, resolve
 
 EVENTS_A_HALF = 100
+
+
+def settings_of(config: str, root: Path = Path("matches"), **keys: Any) -> Settings:
+    """Those of a config file, `PATH` or `PATH:ARGUMENT`, on matches below `root`; none is read.
+
+    `keys`: further values of the config, by their names.
+    """
+    overrides = [f"--config.{key}={value}" for key, value in {"data.root": root, **keys}.items()]
+    return Settings.from_config(resolve(load_config(config, overrides), RunFolder(root / "run")))
 
 
 def write_matches(spec: DataSpec, matches: int, half_seconds: int) -> list[str]:

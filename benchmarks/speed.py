@@ -21,14 +21,15 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+from made_up_matches import settings_of
 from speed_cases import Case, cases_of, usual_cases
-from speed_ours import settings_of
-from speed_processes import Failed, working
+from speed_processes import Failed, Worker, working
 from speed_programs import measure_inference, measure_loop, measure_start
 from speed_steps import Request
 from speed_tables import FRAMEWORKS, tables
@@ -57,7 +58,7 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average": os.getloadavg()[0],
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
     }
     if case.kind == "inference":
         return found | measure_inference(case, device)
@@ -72,12 +73,19 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
     return found
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def _request(case: Case, device: str, framework: str, mode: str) -> Request:
     sizes = dataclasses.asdict(Sizes.of(settings_of(case.config).model))
     return Request(framework, mode, device, case.dtype, case.clips, case.config, sizes)
 
 
-def measure_steps(requests: Iterable[Request], repeats: int) -> dict[str, Any]:
+def measure_steps(requests: Sequence[Request], repeats: int) -> dict[str, Any]:
     """Steps of several frameworks, in turn: what each repeat took, by framework.
 
     Beside each a product of matrices by the same framework takes its turn. What one can't do is
@@ -85,34 +93,44 @@ def measure_steps(requests: Iterable[Request], repeats: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        workers = {}
+        workers: dict[str, tuple[Worker, Worker]] = {}
         for request in requests:
-            size = PRODUCT_SIZE[request.device]
-            product = dataclasses.replace(request, mode="product", clips=size)
-            try:
+            device, size = request.device, PRODUCT_SIZE[request.device]
+            with _failing(request.framework, found, workers):
+                product = dataclasses.replace(request, mode="product", clips=size)
                 _check_compiler(request)
                 pair = [stack.enter_context(working(one)) for one in (request, product)]
-            except Failed as error:
-                found[request.framework] = {"error": str(error)}
-                _log.info("%s", error)
-                continue
-            workers[request.framework], steps = pair, STEPS_A_REPEAT[request.device]
-            found[request.framework] = pair[0].told | {
-                "seconds": [],
-                "product_seconds": [],
-                "product_size": size,
-            }
-            _log.info("%s: ready after %.1f s", request.framework, pair[0].seconds)
+                found[request.framework] = pair[0].told | {
+                    "seconds": [],
+                    "product_seconds": [],
+                    "product_size": size,
+                }
+                workers[request.framework] = pair[0], pair[1]
+                _log.info("%s: ready after %.1f s", request.framework, pair[0].seconds)
         for _ in range(repeats):
-            for framework, (worker, product) in workers.items():
-                taken, one = worker.take(steps), found[framework]
-                one["seconds"].append(taken["seconds"])
-                one["product_seconds"].append(product.take(steps)["seconds"])
-                one["peak_bytes"] = taken["peak_bytes"]
-        if request.device == "gpu":
-            for framework, (worker, _) in workers.items():
-                found[framework] |= worker.trace(TRACED_STEPS)
+            for framework, (worker, product) in list(workers.items()):
+                with _failing(framework, found, workers):
+                    one, taken = found[framework], worker.take(STEPS_A_REPEAT[device])
+                    one["seconds"].append(taken["seconds"])
+                    one["peak_bytes"] = taken["peak_bytes"]
+                    taken = product.take(STEPS_A_REPEAT[device])
+                    one["product_seconds"].append(taken["seconds"])
+        for framework, (worker, _) in list(workers.items()):
+            if device == "gpu":
+                with _failing(framework, found, workers):
+                    found[framework] |= worker.trace(TRACED_STEPS)
     return found
+
+
+@contextlib.contextmanager
+def _failing(framework: str, found: dict[str, Any], workers: dict[str, Any]) -> Iterator[None]:
+    """What fails in here is told beside what was measured already; that framework is done then."""
+    try:
+        yield
+    except Failed as error:
+        found.setdefault(framework, {})["error"] = str(error)
+        workers.pop(framework, None)
+        _log.info("%s", error)
 
 
 def _check_compiler(request: Request) -> None:
@@ -120,6 +138,15 @@ def _check_compiler(request: Request) -> None:
     compiler = os.environ.get("CXX", "g++")
     if request.framework == "torch compiled" and shutil.which(compiler) is None:
         raise Failed(f"torch.compile needs a C++ compiler, and there is no {compiler} here")
+
+
+def _check_gpu(parser: argparse.ArgumentParser) -> None:
+    """Ends the program where JAX has no GPU, before each case says so for itself."""
+    try:
+        with working(Request("ours", "product", "gpu", "float32", 8)):
+            pass
+    except Failed as error:
+        parser.exit(1, f"--device gpu: JAX has no GPU here: {error}\n")
 
 
 def run(cases: Sequence[Case], device: str, repeats: int, out: Path) -> dict[str, dict[str, Any]]:
@@ -132,7 +159,7 @@ def run(cases: Sequence[Case], device: str, repeats: int, out: Path) -> dict[str
         _log.info("%s: begins", case.name)
         try:
             results[case.name] = measure(case, device, repeats)
-        except Failed as error:
+        except (Failed, OSError) as error:
             _log.error("%s: %s", case.name, error)
             results[case.name] = {**dataclasses.asdict(case), "error": str(error)}
         write_atomically(out, json.dumps(results, indent=1) + "\n")
@@ -148,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, help="of which the median counts (CPU 5, GPU 20)")
     parser.add_argument("--table", action="store_true", help="print what --out has, measure none")
     args = parser.parse_args(argv)
+    # This process computes nothing: JAX would take most of a GPU's memory for it.
+    jax.config.update("jax_platforms", "cpu")
     # A library that was imported has set it up already.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     known = cases_of(args.device)
@@ -156,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in known:
             parser.error(f"--cases: {name!r} is none of: {', '.join(known)}")
     chosen = [known[name] for name in names]
+    if chosen and args.device == "gpu":
+        _check_gpu(parser)
     repeats = args.repeats or REPEATS[args.device]
     print(tables(run(chosen, args.device, repeats, args.out)))
 

@@ -1,13 +1,12 @@
 """Seconds that a match takes from its files to its dense scores, ours or PyTorch's.
 
-Run:  python benchmarks/speed_inference.py --framework ours --config visual --minutes 90
-      [--repeats 3] [--batch 8]
+Run:  python benchmarks/speed_inference.py --framework ours [--config configs/astra.py:full]
+      [--minutes 10] [--repeats 3] [--batch 8]
 
-A match of two halves, random numbers of the true shapes: features in half precision, mel power in
-single, in a folder for scratch. Ours is the inference of an evaluation, rows and audio segments
-embedded once. PyTorch's is what its users have: every window read, embedded and predicted for
-itself, in batches of 4. One window before it, compiling with it, doesn't count. With audio a whole
-match takes long on a CPU: fewer minutes say the same of a window.
+A made-up match of two halves in a folder for scratch, in single precision. Ours is the inference of
+an evaluation, rows and audio segments embedded once. PyTorch's is what its users have: every window
+read, embedded and predicted for itself, in batches of 4. One window before it, compiling with it,
+doesn't count. With audio a whole match takes long on a CPU: fewer minutes say the same of a window.
 """
 
 import argparse
@@ -20,46 +19,40 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from twin.sizes import Sizes
-
-CONFIG = Path(__file__).parent.parent / "configs" / "astra.py"
-STRIDE_SECONDS, CLIP_SECONDS, ROWS_PER_SECOND, FRAMES_PER_SECOND = 8, 50, 1, 100
 TORCH_BATCH = 4
-FEATURES, POWER = "{half}_baidu_soccer_embeddings.npy", "audio{half}.npy"
-MATCH = "league/season/match"
 
 Match = Callable[[], int]
 """Predicts a match; how many windows it has."""
 
 
-def write_match(root: Path, sizes: Sizes, minutes: float) -> Path:
-    """Both halves' files in the layout of SoccerNet, without labels; the folder of the match."""
-    folder, rng, seconds = root / MATCH, np.random.default_rng(0), round(30 * minutes)
-    folder.mkdir(parents=True)
-    for half in (1, 2):
-        rows = rng.random((seconds * ROWS_PER_SECOND, sum(sizes.widths)), np.float32)
-        np.save(folder / FEATURES.format(half=half), rows.astype(np.float16))
-        if sizes.audio is not None:
-            power = 100 * rng.random((seconds * FRAMES_PER_SECOND, sizes.audio.mels), np.float32)
-            np.save(folder / POWER.format(half=half), power)
-    return folder
-
-
-def torch_match(root: Path, sizes: Sizes, device: str) -> Match:
-    """The match by PyTorch's twin, window by window; imports no JAX."""
+def torch_match(settings: Any, name: str, device: str) -> Match:
+    """The match by PyTorch's twin, window by window."""
+    import numpy as np
     import torch
     from twin.model import TorchASTRA
+    from twin.sizes import Sizes
+
+    from astra_jax.data.layout import audio_path, source_path
 
     torch.manual_seed(0)
+    # As XLA multiplies in float32 on a GPU.
+    torch.set_float32_matmul_precision("high")
     kind = "cuda" if device == "gpu" else "cpu"
-    model = TorchASTRA(sizes).eval().to(kind)
+    model = TorchASTRA(Sizes.of(settings.model)).eval().to(kind)
+    spec, (source,) = settings.data, settings.data.sources
+    rates = int(source.rows_per_second), spec.audio and spec.audio.frames_per_second
+    clip, stride = int(settings.inference.clip_seconds), int(settings.inference.stride_seconds)
+
+    def cut(array: Any, start: int, rate: int) -> Any:
+        """A window; past the end the last row repeats."""
+        part = array[start * rate : (start + clip) * rate]
+        return np.pad(part, ((0, clip * rate - len(part)), (0, 0)), mode="edge")
 
     def predict(rows: Any, power: Any, starts: Sequence[int]) -> list[Any]:
-        features = np.stack([_cut(rows, start, ROWS_PER_SECOND) for start in starts])
+        features = np.stack([cut(rows, start, rates[0]) for start in starts])
         log_mel = None
         if power is not None:
-            frames = np.stack([_cut(power, start, FRAMES_PER_SECOND) for start in starts])
+            frames = np.stack([cut(power, start, rates[1]) for start in starts])
             decibels = 10 * np.log10(np.maximum(frames, 1e-10) / 7430.77)
             log_mel = torch.from_numpy(np.maximum(decibels, -80)).to(kind)
         with torch.inference_mode():
@@ -68,11 +61,11 @@ def torch_match(root: Path, sizes: Sizes, device: str) -> Match:
 
     def match(windows: int | None = None) -> int:
         count = 0
-        for half in (1, 2):
-            rows = np.load(root / MATCH / FEATURES.format(half=half), mmap_mode="r")
-            path = root / MATCH / POWER.format(half=half)
-            power = np.load(path, mmap_mode="r") if path.exists() else None
-            starts = range(0, len(rows) // ROWS_PER_SECOND - 1, STRIDE_SECONDS)[:windows]
+        for half in spec.periods:
+            rows, power = np.load(source_path(spec, source, name, half), mmap_mode="r"), None
+            if spec.audio is not None:
+                power = np.load(audio_path(spec, spec.audio, name, half), mmap_mode="r").T
+            starts = range(0, len(rows) // rates[0] - 1, stride)[:windows]
             for first in range(0, len(starts), TORCH_BATCH):
                 count += len(predict(rows, power, starts[first : first + TORCH_BATCH])[0])
         return count
@@ -81,40 +74,30 @@ def torch_match(root: Path, sizes: Sizes, device: str) -> Match:
     return match
 
 
-def _cut(array: Any, start: int, rate: int) -> Any:
-    """A window; past the end the last row repeats."""
-    part = array[start * rate : (start + CLIP_SECONDS) * rate]
-    return np.pad(part, ((0, CLIP_SECONDS * rate - len(part)), (0, 0)), mode="edge")
-
-
-def our_match(root: Path, config: str, batch: int | None) -> Match:
+def our_match(settings: Any, name: str) -> Match:
     """The match by our inference."""
     import dataclasses
 
-    from astra_jax.config.load import load_config
     from astra_jax.data.index import index_halves
+    from astra_jax.data.time import clip_starts
     from astra_jax.devices import local_mesh
     from astra_jax.model import ASTRA
-    from astra_jax.runs.folder import RunFolder
-    from astra_jax.runs.settings import Settings, resolve
     from astra_jax.spotting.inference import Forward, Predictor
     from astra_jax.spotting.programs import Programs
 
-    # PyTorch's is in single precision as well.
-    overrides = [f"--config.data.root={root}", "--config.model.dtype=float32"]
-    overrides += [] if batch is None else [f"--config.inference.batch_size={batch}"]
-    settings = Settings.from_config(resolve(load_config(config, overrides), RunFolder(Path("run"))))
-    model = ASTRA(settings.model)
-    forward = Forward(Programs(model, local_mesh()), model.initial_params(settings.seed))
-    halves = index_halves(settings.data, (MATCH,), labelled=False)
+    model, config = ASTRA(settings.model), settings.inference
+    forward = Forward(Programs(model, local_mesh()), model.initial_params(0))
+    halves = index_halves(settings.data, (name,), labelled=False)
     short = dataclasses.replace(halves[0], seconds=1)
-    Predictor(settings.inference, [(forward, [short])]).dense_scores(short)
+    Predictor(config, [(forward, [short])]).dense_scores(short)
+    times = config.stride_seconds, config.clip_seconds, config.positions_per_second
+    windows = sum(len(clip_starts(half.seconds, *times)) for half in halves)
 
     def match() -> int:
-        predictor = Predictor(settings.inference, [(forward, halves)])
+        predictor = Predictor(config, [(forward, halves)])
         for _ in predictor.all_dense_scores(halves):
             pass
-        return sum(len(range(0, int(half.seconds) - 1, STRIDE_SECONDS)) for half in halves)
+        return windows
 
     return match
 
@@ -123,30 +106,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures, a line of JSON a match."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--framework", choices=("ours", "torch"), required=True)
-    parser.add_argument("--config", choices=("visual", "full"), default="visual")
+    parser.add_argument("--config", default="configs/astra.py:visual", help="PATH or PATH:ARGUMENT")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--minutes", type=float, default=90.0, help="of the match, both halves")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--batch", type=int, help="windows at a time, ours; else the config's")
-    parser.add_argument("--sizes", type=Path, help="the twin's, a file of JSON; else the config's")
     args = parser.parse_args(argv)
-    if args.device == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
-    config = f"{CONFIG}:{args.config}"
-    if args.sizes is None:
-        from speed_ours import settings_of
+    if args.device == "cpu" or args.framework == "torch":
+        # Before JAX is imported. Beside PyTorch it reads the config alone, and takes no GPU.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    from made_up_matches import settings_of, write_matches
 
-        sizes = Sizes.of(settings_of(config).model)
-    else:
-        sizes = Sizes.from_json(json.loads(args.sizes.read_text(encoding="utf-8")))
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_match(root, sizes, args.minutes)
-        match = (
-            torch_match(root, sizes, args.device)
-            if args.framework == "torch"
-            else our_match(root, config, args.batch)
-        )
+    with tempfile.TemporaryDirectory(prefix="astra_inference_") as folder:
+        keys: dict[str, Any] = {"model.dtype": "float32"}
+        if args.batch is not None:
+            keys["inference.batch_size"] = args.batch
+        settings = settings_of(args.config, Path(folder), **keys)
+        (name,) = write_matches(settings.data, 1, round(30 * args.minutes))
+        if args.framework == "torch":
+            match = torch_match(settings, name, args.device)
+        else:
+            match = our_match(settings, name)
         for _ in range(args.repeats):
             wall, cpu = time.perf_counter(), time.process_time()
             windows = match()

@@ -8,23 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from made_up_matches import settings_of
 from speed_steps import Request, Steps
 from speed_trace import kernels_of
 
-from astra_jax.config.load import load_config
 from astra_jax.devices import batch_sharding, make_mesh
 from astra_jax.model import count_parameters
 from astra_jax.runs.components import USUAL, Computation, build
-from astra_jax.runs.folder import RunFolder
-from astra_jax.runs.settings import Settings, resolve
 
 STEPS_PER_EPOCH = 4000
-
-
-def settings_of(config: str, dtype: str = "float32") -> Settings:
-    """Those of a config file, `PATH` or `PATH:ARGUMENT`; no matches are read."""
-    overrides = ["--config.data.root=matches", f"--config.model.dtype={dtype}"]
-    return Settings.from_config(resolve(load_config(config, overrides), RunFolder(Path("run"))))
 
 
 def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +36,8 @@ def prepare(request: Request, batch: dict[str, Any] | None) -> Steps:
     if batch is None:
         return _product(request.clips, request.dtype)
     components = dataclasses.replace(USUAL, make_mesh=lambda: make_mesh(jax.devices()[:1]))
-    run = build(settings_of(request.config, request.dtype), STEPS_PER_EPOCH, components)
+    settings = settings_of(request.config, **{"model.dtype": request.dtype})
+    run = build(settings, STEPS_PER_EPOCH, components)
     clips = jax.device_put(with_masks(batch), batch_sharding(run.mesh))
     return _train(run, clips) if request.mode == "train" else _forward(run, clips)
 

@@ -1,19 +1,23 @@
-"""Processes of speed_worker.py, and what two frameworks' processes take in turn."""
+"""Processes of a benchmark: their environment, those of speed_worker.py, and why one ended."""
 
 import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from speed_steps import Request
 
 _WORKER = Path(__file__).parent / "speed_worker.py"
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt): ")
+_LONGEST = 300
 
 
 class Failed(Exception):
@@ -23,8 +27,11 @@ class Failed(Exception):
 class Worker:
     """A process of speed_worker.py. `told`: what it said when it was ready, `seconds` after."""
 
-    def __init__(self, process: subprocess.Popen[str], request: Request, started: float) -> None:
-        self._process, self._name = process, f"{request.framework}, {request.mode}"
+    def __init__(
+        self, process: subprocess.Popen[str], said: IO[str], request: Request, started: float
+    ) -> None:
+        self._process, self._said = process, said
+        self._name = f"{request.framework}, {request.mode}"
         self.told = self._ask(dataclasses.asdict(request))
         self.seconds = time.perf_counter() - started
 
@@ -44,9 +51,21 @@ class Worker:
         answer = self._process.stdout.readline()
         if not answer:
             code = self._process.wait()
-            hint = ": out of memory?" if code == -9 else ""
-            raise Failed(f"the process of {self._name} ended with code {code}{hint}")
+            self._said.seek(0)
+            raise Failed(f"{self._name}: {why_it_ended(code, self._said.read())}")
         return json.loads(answer)
+
+
+def why_it_ended(code: int, said: str) -> str:
+    """In a line: a process's exit code, and the last error of what it said on stderr.
+
+    All that it said is said again.
+    """
+    sys.stderr.write(said)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    reason = (errors or lines or ["nothing said"])[-1][:_LONGEST]
+    return f"ended with code {code}: {'killed, out of memory?' if code == -9 else reason}"
 
 
 def environment(device: str, cache: Path | None = None) -> dict[str, str]:
@@ -56,6 +75,8 @@ def environment(device: str, cache: Path | None = None) -> dict[str, str]:
         "JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda",
         # So that several processes share a GPU, and its peak of memory is what is used.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # So that a traceback's last line says what is wrong.
+        "JAX_TRACEBACK_FILTERING": "off",
     }
     if cache is not None:
         found["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
@@ -66,14 +87,18 @@ def environment(device: str, cache: Path | None = None) -> dict[str, str]:
 def working(request: Request, cache: Path | None = None) -> Iterator[Worker]:
     """A worker that has taken its first step; it ends with the block. Raises Failed."""
     started = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, str(_WORKER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(request.device, cache),
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        subprocess.Popen(
+            [sys.executable, str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env=environment(request.device, cache),
+        ) as process,
+    ):
         try:
-            yield Worker(process, request, started)
+            yield Worker(process, said, request, started)
         finally:
             process.kill()

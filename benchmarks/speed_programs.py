@@ -1,7 +1,6 @@
 """Whole programs as benchmarks/speed.py measures them: train.py's start and loop, inference."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import statistics
@@ -13,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from made_up_matches import write_matches
+from made_up_matches import settings_of, write_matches
 from speed_cases import Case
-from speed_ours import settings_of
-from speed_processes import Failed, environment, working
+from speed_processes import Failed, environment, why_it_ended, working
 from speed_steps import Request
 
 TRAIN = Path(__file__).parent.parent / "train.py"
@@ -77,11 +75,12 @@ def measure_inference(case: Case, device: str) -> dict[str, Any]:
     minutes, found = MINUTES.get((device, case.variant), 90), {}
     for framework in ("ours", "torch"):
         command = [sys.executable, str(INFERENCE), "--framework", framework]
-        command += ["--config", case.variant, "--minutes", str(minutes), "--repeats", "3"]
+        command += ["--config", case.config, "--minutes", str(minutes), "--repeats", "3"]
         command += ["--device", device] if device == "gpu" else []
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment(device), text=True)
+        done = subprocess.run(command, capture_output=True, env=environment(device), text=True)
         if done.returncode:
-            found[framework] = {"error": f"{INFERENCE.name} ended with code {done.returncode}"}
+            why = why_it_ended(done.returncode, done.stderr)
+            found[framework] = {"error": f"{INFERENCE.name}, {framework}: {why}"}
             continue
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         found[framework] = {
@@ -96,9 +95,9 @@ def _matches(case: Case) -> Iterator[Path]:
     """A folder with made-up matches below `matches`, and the list that names them."""
     with tempfile.TemporaryDirectory(prefix="astra_speed_") as name:
         root = Path(name)
-        roots = dict.fromkeys(("labels_root", "features_root", "audio_root"), root / "matches")
-        spec = dataclasses.replace(settings_of(case.config).data, **roots)
-        names = write_matches(spec, MATCHES, HALF_SECONDS)
+        names = write_matches(
+            settings_of(case.config, root / "matches").data, MATCHES, HALF_SECONDS
+        )
         (root / "list.txt").write_text("\n".join(names) + "\n")
         (root / "valid.txt").write_text(names[0] + "\n")
         yield root
@@ -141,14 +140,14 @@ def _lines_of_steps(
 ) -> Iterator[dict[str, Any]]:
     metrics, read = workdir / "metrics.jsonl", 0
     while True:
+        ended = process.poll() is not None  # before its last lines are read
         texts = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
         at = time.perf_counter() - started
         for line in map(json.loads, texts[read:]):
             if "epoch" not in line:
                 yield line | {"at": at}
         read = len(texts)
-        if process.poll() is not None:
-            said = (workdir / "said.txt").read_text().splitlines()
-            last = said[-1] if said else "nothing said"
-            raise Failed(f"train.py ended with code {process.returncode}: {last}")
+        if ended:
+            said = (workdir / "said.txt").read_text()
+            raise Failed(f"train.py: {why_it_ended(process.returncode, said)}")
         time.sleep(0.01)

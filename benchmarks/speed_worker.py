@@ -8,6 +8,7 @@ memory so far, or for `{"trace": n}`, which is answered with the kernels of a st
 
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -55,23 +56,25 @@ def host_peak() -> int:
     raise RuntimeError("/proc/self/status has no VmHWM")
 
 
-def _answer(**content: Any) -> None:
-    print(json.dumps(content), flush=True)
-
-
 def main() -> None:
     """Takes steps until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def answer(**content: Any) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
     framework, steps = prepare(Request(**json.loads(sys.stdin.readline())))
     steps.take()
     steps.wait()
     # The peak from here on: neither preparing nor compiling counts.
     framework.forget_peak()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    _answer(**steps.told)
+    answer(**steps.told)
     for line in sys.stdin:
         question = json.loads(line)
         if "trace" in question:
-            _answer(**framework.count_kernels(steps, question["trace"]))
+            answer(**framework.count_kernels(steps, question["trace"]))
             continue
         started = time.perf_counter()
         for _ in range(question["steps"]):
@@ -79,7 +82,7 @@ def main() -> None:
         steps.wait()
         seconds = (time.perf_counter() - started) / question["steps"]
         peak = framework.peak_bytes()
-        _answer(seconds=seconds, peak_bytes=host_peak() if peak is None else peak)
+        answer(seconds=seconds, peak_bytes=host_peak() if peak is None else peak)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,28 @@ def test_the_smallest_of_what_is_free_counts(memory):
     assert 0 < cache._free(memory) <= space.f_bavail * space.f_frsize
 
 
+def test_in_a_container_its_limit_counts_and_files_that_were_read_do_not(
+    memory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cache, "GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("10000\n")
+    (tmp_path / "memory.current").write_text("9000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000\nfile 7000\nactive_file 1500\n")
+    assert cache._free(memory) == 2500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cache._free(memory) > 10_000
+
+
+def test_where_nothing_can_be_written_it_is_refused(data, memory, monkeypatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(cache.tempfile, "mkdtemp", full)
+    with pytest.raises(UserError) as error:
+        MemoryCache(index(data), memory)
+    check_line(error, "config.data.cache", str(memory), "Read-only file system")
+
+
 def test_without_shared_memory_it_is_refused(data, tmp_path):
     with pytest.raises(UserError) as error:
         MemoryCache(index(data), tmp_path / "shm")

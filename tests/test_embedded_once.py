@@ -12,6 +12,7 @@ from helpers.components import one_device
 from helpers.ensemble import full_config, visual_config
 from helpers.matches import FAST, MATCH, WIDE
 from helpers.models import random_params
+from helpers.plain import compile_apply, read_windows
 from helpers.tiny import tiny_config
 from ml_collections import ConfigDict
 
@@ -26,10 +27,10 @@ from astra_jax.runs.settings import Settings, resolve
 from astra_jax.spotting.ensemble import average_models
 from astra_jax.spotting.inference import Forward, Predictor, find_spots
 from astra_jax.spotting.pieces import number_pieces, streams_of
-from astra_jax.spotting.programs import Programs, compile_apply
+from astra_jax.spotting.programs import Programs
 from astra_jax.spotting.read_ahead import read_ahead
 from astra_jax.spotting.schedule import Block, WindowLayout, schedule
-from astra_jax.spotting.windows import merge_windows, read_windows
+from astra_jax.spotting.windows import merge_windows
 
 SECONDS = (61, 33)
 FRAMES = 10  # of audio, a second

@@ -11,6 +11,7 @@ import pytest
 from helpers.components import SHARED, on_one_device, one_device
 from helpers.ensemble import full_config, visual_config
 from helpers.matches import WIDE
+from helpers.plain import compile_apply, read_windows
 from helpers.tiny import SECONDS, TRAIN, VALID, write_data
 from ml_collections import ConfigDict
 
@@ -29,9 +30,8 @@ from astra_jax.runs.settings import Settings, resolve
 from astra_jax.spotting.ensemble import average_models
 from astra_jax.spotting.inference import Forward, InferenceConfig, Predictor
 from astra_jax.spotting.matches import spots_to_predictions
-from astra_jax.spotting.programs import compile_apply
 from astra_jax.spotting.suppression import suppress
-from astra_jax.spotting.windows import place_scores, read_windows
+from astra_jax.spotting.windows import place_scores
 from astra_jax.training.checkpoints import Checkpoints
 
 COMPONENTS = on_one_device(SHARED)

@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 from helpers.matches import data_config, index, write_match
 from helpers.models import random_params, settings_of
+from helpers.plain import read_windows
 
 from astra_jax.config import paper
 from astra_jax.devices import make_mesh
@@ -16,7 +17,7 @@ from astra_jax.model import Predictions, SpottingModel
 from astra_jax.spotting.inference import Forward, Predictor
 from astra_jax.spotting.matches import predict_matches
 from astra_jax.spotting.programs import Programs
-from astra_jax.spotting.windows import average_windows, place_scores, read_windows
+from astra_jax.spotting.windows import average_windows, place_scores
 
 
 def predictions(windows, positions, entries, uncertainty=True):

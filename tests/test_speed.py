@@ -1,16 +1,19 @@
 """The benchmark against PyTorch: its figures and its file; its processes at a small size."""
 
+import contextlib
 import dataclasses
 import gzip
 import json
 from pathlib import Path
 
+import jax
 import pytest
 import speed
+import speed_inference
 import speed_programs
+from made_up_matches import settings_of
 from speed_cases import Case, cases_of, usual_cases
-from speed_ours import settings_of
-from speed_processes import Failed, working
+from speed_processes import Failed, why_it_ended, working
 from speed_steps import Request
 from speed_tables import tables
 from speed_trace import kernels_of
@@ -170,10 +173,79 @@ def test_the_tables_alone_measure_nothing(tmp_path, capsys):
 
 def test_a_process_that_dies_is_one_line(capfd):
     request = Request("abacus", "train", "cpu", "float32", 2)
-    line = "^the process of abacus, train ended with code 1$"
+    line = "^abacus, train: ended with code 1: KeyError: 'abacus'$"
     with pytest.raises(Failed, match=line), working(request):
         pass
-    assert "KeyError: 'abacus'" in capfd.readouterr().err
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "line"),
+    [
+        (-9, "begins\n", "ended with code -9: killed, out of memory?"),
+        (2, "", "ended with code 2: nothing said"),
+        (2, "a\nno such folder: mend it\n\n", "ended with code 2: no such folder: mend it"),
+        (
+            1,
+            "Traceback\n  raise\nx.JaxRuntimeError: INTERNAL: a GPU's\n\nhint\n",
+            "ended with code 1: x.JaxRuntimeError: INTERNAL: a GPU's",
+        ),
+    ],
+)
+def test_why_a_process_ended_is_its_last_error(code, said, line, capsys):
+    assert why_it_ended(code, said) == line
+    assert capsys.readouterr().err == said
+
+
+class Dying:
+    """A worker whose `told` is ready, which dies at its third measurement, or when it is traced."""
+
+    seconds, told = 0.0, {"parameters": 1}
+
+    def __init__(self, request: Request) -> None:
+        self._framework, self._taken = request.framework, 0
+
+    def take(self, steps: int) -> dict:
+        self._taken += 1
+        if self._framework == "torch" and self._taken == 3:
+            raise Failed("torch, train: it died")
+        return {"seconds": 0.5, "peak_bytes": 1e9}
+
+    def trace(self, steps: int) -> dict:
+        raise Failed("ours, train: no trace")
+
+
+def test_what_was_measured_before_a_process_died_stays_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(speed, "working", lambda request: contextlib.nullcontext(Dying(request)))
+    requests = [Request(name, "train", "gpu", "bfloat16", 8) for name in ("torch", "ours")]
+    found = speed.measure_steps(requests, repeats=4)
+    assert found["torch"]["seconds"] == [0.5] * 2 and found["ours"]["seconds"] == [0.5] * 4
+    assert found["torch"]["error"] == "torch, train: it died"
+    assert found["ours"]["error"] == "ours, train: no trace"
+    found["ours"]["flops"] = 1e9
+    assert "0.50 s" in tables({"train": {"kind": "train", **found}})
+
+
+def test_the_benchmark_itself_takes_no_gpu(tmp_path):
+    """It would keep most of the memory of those that it measures."""
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
+    try:
+        speed.main(["--device", "gpu", "--out", str(tmp_path / "none.json"), "--table"])
+        assert jax.config.jax_platforms == "cpu"
+    finally:
+        jax.config.update("jax_platforms", before)
+
+
+@pytest.mark.parametrize("framework", ["ours", "torch"])
+def test_a_match_is_predicted_at_a_small_size(tmp_path, monkeypatch, capsys, framework):
+    """Four windows of each half of 30 s."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    (tmp_path / "small.py").write_text(SMALL)
+    config = f"{tmp_path / 'small.py'}:visual"
+    speed_inference.main(["--framework", framework, "--config", config, "--minutes", "1"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["windows"] == 8 and told["seconds"] > 0
 
 
 def test_a_compiler_that_is_missing_is_told(monkeypatch):

@@ -21,6 +21,7 @@ from astra_jax.data.halves import Half
 from astra_jax.errors import UserError, shown
 
 ROOT = Path("/dev/shm")
+GROUP = Path("/sys/fs/cgroup")
 PREFIX = "astra_jax_cache_"
 _LOCK = "lock"
 
@@ -45,9 +46,15 @@ class MemoryCache:
         files = {file.path: file.size for half in halves for file in _files(half)}
         _check_room(files, root)
         # It gets its name when it is locked: one that is not is a dead run's.
-        made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
-        lock = _lock(made)
-        folder = made.rename(root / made.name.removeprefix("."))
+        try:
+            made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
+            lock = _lock(made)
+            folder = made.rename(root / made.name.removeprefix("."))
+        except OSError as error:
+            raise UserError(
+                f"config.data.cache: 'memory', but nothing can be written to {root} "
+                f"({error.strerror}): leave it out"
+            ) from error
         self._copies = {path: folder / str(number) for number, path in enumerate(files)}
         self._close = weakref.finalize(self, _remove, folder, lock)
 
@@ -120,9 +127,12 @@ def _free(root: Path) -> int:
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(1024 * int(line.split()[1]))
     with contextlib.suppress(OSError, ValueError):  # a container's limit, "max" where it has none
-        limit, used = (
-            int(Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii"))
-            for name in ("max", "current")
+        limit, used, details = (
+            (GROUP / f"memory.{name}").read_text(encoding="ascii")
+            for name in ("max", "current", "stat")
         )
-        found.append(limit - used)
+        of = dict(line.split() for line in details.splitlines())
+        # What was read of files lies in memory as long as nobody needs it.
+        kept = int(of.get("active_file", 0)) + int(of.get("inactive_file", 0))
+        found.append(int(limit) - int(used) + kept)
     return min(found)

@@ -1,7 +1,6 @@
 """What a model computes of halves, as programs of one shape for halves of any length."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,16 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from astra_jax.devices import batch_sharding, replicated
 from astra_jax.model import Predictions, SpottingModel
 
-Apply = Callable[[Any, dict[str, Any]], Predictions]
-"""(parameters, inputs) to predictions, all on the devices."""
-
 Store = Any
 """Embedded pieces of a stream on the devices: arrays with a leading axis of places."""
-
-
-def compile_apply(model: SpottingModel) -> Apply:
-    """The jitted forward pass of a model over whole clips: the plain way."""
-    return jax.jit(lambda params, inputs: model.apply({"params": params}, inputs, train=False))
 
 
 class Programs:

@@ -2,14 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from astra_jax.data.clips import read_inputs
-from astra_jax.data.halves import Half
 from astra_jax.data.targets import refine
 from astra_jax.data.time import Exact, index_at, steps_touched
 from astra_jax.model import Predictions
@@ -35,12 +33,6 @@ def batch_windows(starts: Sequence[T], size: int) -> Iterator[list[T]]:
         chosen = list(starts[first : first + size])
         # A short batch is filled up with its last window, so one program serves all.
         yield chosen + chosen[-1:] * (size - len(chosen))
-
-
-def read_windows(half: Half, starts: Sequence[Exact], clip_seconds: Exact) -> dict[str, Any]:
-    """Whole clips, the model's inputs, of windows of a half that start at `starts` seconds."""
-    clips = [read_inputs(half, start, clip_seconds) for start in starts]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *clips)
 
 
 def merge_windows(
