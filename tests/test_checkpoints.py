@@ -372,9 +372,7 @@ def test_a_state_that_an_earlier_version_has_laid_out_is_told_from_another_model
     checkpoints = checkpoints_of(tmp_path)
     checkpoints.save_latest(1, tree, Progress())
     checkpoints.wait()
-    with pytest.raises(
-        UserError, match=r"another version of astra_jax \(key is absent"
-    ):
+    with pytest.raises(UserError, match=r"another version of astra_jax \(key is absent"):
         checkpoints.restore_latest(ours)
     larger = ours | {"params": abstract(params | {"weights": jnp.zeros((60, 3))})}
     with pytest.raises(UserError, match=r"another model \(params/weights is \(50, 3\) there"):
