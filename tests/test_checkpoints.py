@@ -364,6 +364,23 @@ def test_a_newest_checkpoint_of_another_model_is_neither_damaged_nor_passed_over
     assert steps_in(tmp_path / "checkpoints" / "latest") == [1, 2]
 
 
+def test_a_state_that_an_earlier_version_has_laid_out_is_told_from_another_model(tmp_path):
+    """The moments were a tree as the parameters are, and there was no key."""
+    params, packed = state_of(1), [jnp.zeros(155)]
+    tree = {"params": params, "optimizer": jax.tree.map(jnp.zeros_like, params)}
+    ours = abstract({"params": params, "optimizer": packed, "key": jnp.zeros(2)})
+    checkpoints = checkpoints_of(tmp_path)
+    checkpoints.save_latest(1, tree, Progress())
+    checkpoints.wait()
+    with pytest.raises(UserError, match=r"another version of astra_jax \(key is absent"):
+        checkpoints.restore_latest(ours)
+    larger = ours | {"params": abstract(params | {"weights": jnp.zeros((60, 3))})}
+    with pytest.raises(UserError, match=r"another model \(params/weights is \(50, 3\) there"):
+        checkpoints.restore_latest(larger)
+    checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints" / "latest") == [1]
+
+
 # Errors that pass
 
 

@@ -81,6 +81,15 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
     assert len(dropped) == 4 and dropped == pytest.approx([0.4] * 4, abs=0.03)
 
 
+@pytest.mark.parametrize("make_key", [cheap_key, lambda key: key])
+def test_dropout_draws_the_same_with_64_bits_enabled(make_key):
+    ones = jnp.ones((50, 50), jnp.float32)
+    expected = drop(make_key(jax.random.key(5)), ones, 0.3)
+    with jax.enable_x64(True):
+        found = drop(make_key(jax.random.key(5)), ones, 0.3)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_every_rate_keeps_its_share_and_the_mean(dtype):
     ones = jnp.ones((1000, 1000), dtype)

@@ -45,6 +45,18 @@ def test_draws_of_neighbouring_steps_and_of_other_modules_are_independent():
     assert np.abs(correlations).max() < 5 / np.sqrt(300_000)
 
 
+def test_the_upper_bits_repeat_themselves_neither_within_a_draw_nor_in_others():
+    """The lower ones do, every 2^17 numbers and more: what is drawn by them must not matter."""
+    size, others = 2**21, [jax.random.fold_in(KEY, data) for data in (0, 1, 2**31)]
+    bits = np.asarray(jax.random.bits(KEY, (size,), np.uint32))
+    pairs = [(bits[: -(2**k)], bits[2**k :]) for k in (4, 8, 12, 16, 17, 18, 19, 20)]
+    pairs += [(bits, np.asarray(jax.random.bits(key, (size,), np.uint32))) for key in others]
+    for ours, theirs in pairs:
+        differ = ours ^ theirs
+        shares = [np.mean(differ >> bit & 1) for bit in range(16, 32)]
+        assert shares == pytest.approx([0.5] * 16, abs=5 * 0.5 / np.sqrt(differ.size))
+
+
 def test_a_draw_is_the_same_on_any_number_of_devices():
     """Dropout of a batch that is split over the devices is that of one device."""
     mesh = make_mesh()

@@ -9,6 +9,7 @@ import optax
 import pytest
 from helpers.linear import Linear
 from helpers.models import LOSS, TINY, random_batch
+from helpers.noisy import Noisy
 
 from astra_jax.devices import make_mesh
 from astra_jax.model import ASTRA, SourceShape
@@ -135,3 +136,18 @@ def test_state_and_step_are_of_32_bits_with_64_enabled(amsgrad):
     with jax.enable_x64(True):
         found = leaves()
     assert found == expected and expected[0] == expected[1]
+
+
+def test_a_step_draws_the_same_whatever_generator_jax_is_told_to_use():
+    mesh, optimizer, noisy = make_mesh(jax.devices()[:1]), optax.sgd(0.1), Noisy(MODEL.config)
+
+    def after():
+        state = init_state(noisy, optimizer, 7, mesh)
+        step = make_train_step(noisy, LOSS, optimizer, 10, mesh)
+        return jax.device_get(step(state, batch())[0])
+
+    expected = after()
+    assert expected.key.tolist() == jax.random.key_data(jax.random.key(7)).tolist()
+    with jax.default_prng_impl("rbg"):
+        found = after()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

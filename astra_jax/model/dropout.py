@@ -14,7 +14,7 @@ def drop(key: Key[Array, ""], x: Float[Array, "*shape"], rate: float) -> Float[A
     """
     kept = 1 - rate
     below = np.uint32(min(round(kept * 2**32), 2**32 - 1))
-    return jnp.where(jax.random.bits(key, x.shape) < below, x / kept, 0)
+    return jnp.where(jax.random.bits(key, x.shape, np.uint32) < below, x / kept, 0)
 
 
 class Dropout(nn.Module):

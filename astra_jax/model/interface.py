@@ -49,7 +49,7 @@ class SpottingModel(nn.Module):
                 params = self.init(key, example_inputs(self.config), train=False)["params"]
                 return {path: flatten_dict(params, sep="/")[path] for path in others}
 
-            drawn |= jax.device_get(draw_others(jax.random.key(seed)))
+            drawn |= jax.device_get(draw_others(jax.random.key(seed, impl="threefry2x32")))
         return unflatten_dict(drawn, sep="/")
 
     def embed_pieces(

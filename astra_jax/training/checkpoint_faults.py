@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint, in one line: the disk, damage, or another model's."""
+"""What is wrong with a checkpoint, in one line: the disk, damage, another model or version."""
 
 import errno
 import logging
@@ -35,6 +35,9 @@ _WORDS = re.compile(
     "|DEADLINE_EXCEEDED|UNAVAILABLE|PERMISSION_DENIED",
     re.IGNORECASE,
 )
+
+_PARAMS = "params/"
+"""What the names of a training state's parameters begin with; those of a best checkpoint don't."""
 
 
 class DamagedCheckpoint(UserError):
@@ -124,18 +127,30 @@ def _damage_error(folder: Any, error: Exception) -> DamagedCheckpoint:
 
 
 def check_model(folder: Any, stored: Any, abstract: Any) -> None:
-    """Raises UserError where the checkpoint in `folder` is of another model.
+    """Raises UserError where the checkpoint in `folder` is of another model, or version.
 
     Both are trees of what has a shape. Orbax leaves tracebacks of its threads when it finds out.
     """
     theirs, ours = _shapes(stored), _shapes(abstract)
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise UserError(
-                f"{folder}: the checkpoint is of another model ({name} is "
-                f"{_shape(theirs, name)} there, {_shape(ours, name)} in the config): use the "
-                "config it was trained with, or another --workdir"
-            )
+    names = sorted(theirs.keys() | ours.keys())
+    differing = [name for name in names if theirs.get(name) != ours.get(name)]
+    if not differing:
+        return
+    of_params = [name for name in differing if name.startswith(_PARAMS)]
+    if not of_params and any(name.startswith(_PARAMS) for name in ours):
+        # Of a training's state all but the parameters is as the version lays it out.
+        raise UserError(
+            f"{folder}: the state of this training is of another version of astra_jax "
+            f"({differing[0]} is {_shape(theirs, differing[0])} there, "
+            f"{_shape(ours, differing[0])} in this one): go on with the version that it was begun "
+            "with, or train in another --workdir"
+        )
+    name = (of_params or differing)[0]
+    raise UserError(
+        f"{folder}: the checkpoint is of another model ({name} is {_shape(theirs, name)} there, "
+        f"{_shape(ours, name)} in the config): use the config it was trained with, or another "
+        "--workdir"
+    )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

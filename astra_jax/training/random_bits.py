@@ -19,6 +19,13 @@ def cheap_key(key: Key[Array, ""]) -> Key[Array, ""]:
     Each number is a hash of the key and of its place, computed where it is used: the same on any
     number of devices, like JAX's own (Threefry), which is made for more than dropout: it takes a
     quarter of a training step on a CPU, and is a third of the step's program.
+
+    Only the upper half of a number's bits is that good: within a draw bit i repeats itself every
+    2^(17 + i) numbers, and the lowest few hang on those of other draws. What compares whole numbers
+    (`model.dropout`) or makes floats of them (uniform, bernoulli, normal) never shows it;
+    what divides them (randint, permutation) would.
+
+    `key`: one of two words, Threefry's.
     """
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_PCG3D)
 

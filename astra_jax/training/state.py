@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from astra_jax.devices import put_replicated, replicated
 from astra_jax.model import SpottingModel, abstract_params
@@ -23,7 +23,7 @@ from astra_jax.training.packing import pack
 class TrainState:
     """Everything that training carries from step to step.
 
-    `key`: the data of the random key that every step draws from.
+    `key`: the data of the random key that every step draws from (`as_key`).
     `optimizer`: of the trained parameters, packed (`packing.pack`).
     `loss_sums`: total, classification and displacement loss summed over the epoch so far.
     `skipped`: steps that changed nothing: in the epoch so far, in a row until now, in all.
@@ -47,7 +47,7 @@ class TrainState:
 @flax.struct.dataclass
 class StepValues:
     """What a step tells: total, classification and displacement loss; the norm of the gradients of
-    all parameters, before any clipping; `TrainState.skipped`.
+    all trained parameters, before any clipping; `TrainState.skipped`.
     """
 
     losses: Float[Array, "3"]
@@ -99,7 +99,7 @@ def init_state(
     state: TrainState = jax.jit(rest, out_shardings=replicated(mesh))(placed)
     # A copy of its own: the state is donated.
     average = put_replicated(params, mesh) if averaged else None
-    # What `jax.random.key` makes of a seed of 32 bits; nothing is compiled for it.
+    # What Threefry makes of a seed of 32 bits; nothing is compiled for it.
     key = put_replicated(np.array((0, seed), np.uint32), mesh)
     return dataclasses.replace(state, key=key, params=placed, average=average)
 
@@ -135,6 +135,11 @@ def _rest(
         loss_sums=jnp.zeros(3, jnp.float32),
         skipped=jnp.zeros(3, jnp.int32),
     )
+
+
+def as_key(data: UInt32[Array, "2"]) -> Key[Array, ""]:
+    """The key of `TrainState.key`: Threefry's, whatever generator JAX is told to use by default."""
+    return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 
 def with_params(state: TrainState, params: Any, mesh: Mesh) -> TrainState:

@@ -14,7 +14,7 @@ from astra_jax.training.freezing import combine, partition
 from astra_jax.training.gradients import make_gradients
 from astra_jax.training.losses import LossConfig
 from astra_jax.training.packing import pack, unpack
-from astra_jax.training.state import StepValues, TrainState
+from astra_jax.training.state import StepValues, TrainState, as_key
 
 
 @runtime_checkable  # the tests check arguments as they are passed
@@ -54,7 +54,7 @@ def make_train_step(
     gradients_of = make_gradients(model, loss_config, mesh, accumulation_steps, freeze)
 
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, StepValues]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(as_key(state.key), state.step)
         gradients, values = gradients_of(state.params, batch, key)
         trained, frozen = partition(state.params, freeze)
         packed = pack(gradients)
