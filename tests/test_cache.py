@@ -13,7 +13,7 @@ from helpers.tiny import tiny_config, write_data
 from astra_jax.config.load import freeze
 from astra_jax.config.saved import may_differ
 from astra_jax.data import cache
-from astra_jax.data.cache import MemoryCache, is_wanted, remove_left
+from astra_jax.data.cache import MemoryCache, close_all, is_wanted, remove_left
 from astra_jax.data.pipeline import TrainingStream
 from astra_jax.errors import UserError
 from astra_jax.model import ASTRA
@@ -145,6 +145,14 @@ def test_a_cache_that_nobody_closes_goes_with_its_last_user(data, memory):
     kept = MemoryCache(index(data), memory)
     assert list(memory.iterdir())
     del kept
+    assert not list(memory.iterdir())
+
+
+def test_all_caches_of_a_process_that_ends_at_once_can_be_closed(data, memory):
+    with MemoryCache(index(data), memory):
+        next(memory.iterdir())
+        close_all()
+        assert not list(memory.iterdir())
     assert not list(memory.iterdir())
 
 

@@ -61,6 +61,15 @@ def test_elsewhere_it_is_a_line_of_the_log_each_time_that_it_took_twice_as_long(
     assert screen.getvalue() == ""
 
 
+def test_what_began_long_ago_is_spoken_of_once_for_all_that_time(monkeypatch, caplog):
+    screen_for(monkeypatch, terminal=False)
+    began = time.monotonic() - 500
+    with caplog.at_level(logging.INFO, "astra_jax"), says_what_takes_long("compiling", began):
+        until(lambda: caplog.messages)
+        time.sleep(0.1)  # for lines that should not come
+    assert caplog.messages == ["compiling (500 s)"]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_takes_no_time_is_not_spoken_of(terminal, monkeypatch, caplog):
     screen = screen_for(monkeypatch, terminal)

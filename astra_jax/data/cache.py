@@ -29,7 +29,7 @@ _LOCK = "lock"
 def is_wanted(value: Any) -> bool:
     """The value of `data.cache`; UserError where it is no such value."""
     if value not in (None, "", "memory"):
-        raise UserError(f"config.data.cache: {shown(value)}, it must be 'memory', or None for none")
+        raise UserError(f"config.data.cache: {shown(value)}, it must be 'memory', or empty")
     return bool(value)
 
 
@@ -57,6 +57,7 @@ class MemoryCache:
             ) from error
         self._copies = {path: folder / str(number) for number, path in enumerate(files)}
         self._close = weakref.finalize(self, _remove, folder, lock)
+        _open.add(self)
 
     def keep(self, halves: Sequence[Half]) -> list[Half]:
         """The same halves, whose files stay in memory once they were read."""
@@ -76,7 +77,20 @@ class MemoryCache:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the copies; where that was done already, nothing."""
         self._close()
+
+
+_open: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Closes the caches of this process, before it ends at once: nothing else would."""
+    for cache in list(_open):
+        cache.close()
 
 
 def remove_left(root: Path | None = None) -> None:

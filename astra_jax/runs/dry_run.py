@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from astra_jax.config.load import copy_config
+from astra_jax.data.cache import close_all
 from astra_jax.data.simulation.writer import SPEC_FILE, write_matches
 from astra_jax.devices import batch_sharding, in_32_bits, put_batch
 from astra_jax.evaluation.table import align_columns
@@ -74,9 +75,12 @@ def measure(
         explain_shortage(TRAINING),
     ):
         folder = RunFolder(Path(name))
-        interruption = Interruption(
-            at_once=lambda: shutil.rmtree(name, ignore_errors=True), goes_on=False
-        )
+
+        def before_exit() -> None:
+            close_all()
+            shutil.rmtree(name, ignore_errors=True)
+
+        interruption = Interruption(at_once=before_exit, goes_on=False)
         with interruption.watch():
             settings = _simulate(config, RunFolder(workdir), folder)
             prepared = prepare(settings, folder, components.make_model(settings.model))

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from astra_jax.config.saved import plain, to_json
+from astra_jax.data.cache import close_all
 from astra_jax.data.normalization import save_normalizations
 from astra_jax.devices import host_copy, in_32_bits, is_first_process
 from astra_jax.errors import UserError
@@ -66,6 +67,7 @@ def train(
     with keep_log(folder) as log, lock as release_lock:
 
         def before_exit() -> None:
+            close_all()
             release_lock()
             at_once()
 

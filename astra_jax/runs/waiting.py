@@ -51,8 +51,10 @@ def _tell(what: str, began: float, ended: threading.Event) -> None:
         return
     due = _FIRST_LINE_SECONDS
     while not ended.wait(max(0.0, due - (time.monotonic() - began))):
-        _log.info("%s (%.0f s)", what, time.monotonic() - began)
-        due *= 2
+        seconds = time.monotonic() - began
+        _log.info("%s (%.0f s)", what, seconds)
+        while due <= seconds:  # it may have begun long before it is waited for
+            due *= 2
 
 
 def _write(text: str) -> None:
