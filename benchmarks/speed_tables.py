@@ -132,7 +132,7 @@ def _shares(case: Result) -> tuple[str, str, str]:
         if one.get("product_seconds")
     ]
     ours = _median(case, "ours")
-    if ours is None:
+    if ours is None or not products:
         return "-", "-", "-"
     flops, peak = case["ours"]["flops"], max(products)
     return f"{flops / 1e9:,.0f}", f"{peak / 1e9:,.0f}", f"{100 * flops / ours / peak:.0f} %"
