@@ -177,8 +177,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # This process computes nothing: JAX would take most of a GPU's memory for it.
     jax.config.update("jax_platforms", "cpu")
-    # A library that was imported has set it up already.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     known = cases_of(args.device)
     names = [] if args.table else args.cases or usual_cases(args.device)
     for name in names:
@@ -192,4 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # Here and not in main, whose callers have a log of their own. A library that was imported has
+    # set it up already.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     main()
